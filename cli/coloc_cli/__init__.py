@@ -1,0 +1,1 @@
+"""The coloc command line: one command a file."""

@@ -1,0 +1,1 @@
+"""Turns plans into Slurm calls: the handover state machine."""

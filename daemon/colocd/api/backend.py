@@ -1,0 +1,58 @@
+"""What the API and the CLI can ask of a running daemon. `colocd.app` implements it; answers are JSON-ready values."""
+
+from typing import Any, Protocol
+
+
+class Backend(Protocol):
+    """Calls may raise any `ColocError`; the API sends its sentence, hint and exit code on."""
+
+    def status(self) -> dict[str, Any]:
+        """`mode, paused, slurm, cycle{at,seconds,sentence,problems}, gpus{total,serving,batch,free,other,unknown}, services[…],
+
+        handovers[…], version`.
+        """
+        ...
+
+    def view(self) -> bytes:
+        """The last view as canonical JSON (`coloc snapshot`)."""
+        ...
+
+    def plan(self) -> bytes:
+        """What would happen now, as canonical JSON."""
+        ...
+
+    def explain(self, subject: str) -> dict[str, Any]:
+        """`subject` is a job ref, `service:NAME`, `handover:N`, or a bare service name: `{subject, now, decisions[…]}`."""
+        ...
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """Newest decisions and handovers."""
+        ...
+
+    def queue(self) -> list[dict[str, Any]]:
+        """coloc's batch jobs: `ref, user, name, state, gpus, reason, evictions, saved`."""
+        ...
+
+    def services(self) -> list[dict[str, Any]]:
+        """Services with replicas, load and need."""
+        ...
+
+    def apply_service(self, text: str, filename: str) -> dict[str, Any]:
+        """Apply a service file's text; raises `BadFile` with the line; nothing changed then. Returns `{name, changed}`."""
+        ...
+
+    def remove_service(self, name: str) -> dict[str, Any]:
+        """Remove a service: its replicas are drained."""
+        ...
+
+    def pause(self, reason: str) -> dict[str, Any]:
+        """Stop acting after the current step; open handovers are finished or rolled back first."""
+        ...
+
+    def resume(self) -> dict[str, Any]:
+        """Act again."""
+        ...
+
+    def metrics(self) -> bytes:
+        """Prometheus text."""
+        ...

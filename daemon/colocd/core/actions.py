@@ -1,0 +1,77 @@
+"""What a plan consists of. Adding an action type must break every place that forgot it (`assert_never`)."""
+
+import msgspec
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
+    """Start a replica on these GPUs of `node`; `victims` give theirs up first (none: the GPUs are free).
+
+    `gpu_type`: gres type that names exactly this island, where the site has one. `cost`: GPU-seconds lost.
+    """
+
+    service: str
+    slot: int
+    node: str
+    gpus: int
+    level: str
+    victims: tuple[str, ...] = ()
+    gpu_type: str | None = None
+    cost: float = 0.0
+    why: str = ""
+
+
+class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
+    """End a replica gently."""
+
+    service: str
+    slot: int
+    why: str = ""
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
+    """Let Slurm start a held batch job; `nodes` pins it there (empty: anywhere)."""
+
+    job: str
+    nodes: tuple[str, ...] = ()
+    why: str = ""
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
+    """Take back a released batch job that has not started."""
+
+    job: str
+    why: str = ""
+
+
+Action = Place | Drain | Release | Hold
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was considered and not done, and why. `subject`: `job:17`, `service:chat`, `node:n1`."""
+
+    subject: str
+    text: str
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """Replicas a service needs, and why. `now`: to be running at its lead time. `reserve`: most within a job's useful time."""
+
+    service: str
+    now: int
+    have: int
+    why: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Actions in the order in which they are to be carried out, notes on what is not done, and one sentence."""
+
+    at: float
+    actions: tuple[Action, ...] = ()
+    needs: tuple[Need, ...] = ()
+    notes: tuple[Note, ...] = ()
+    summary: str = ""
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """The plan as canonical JSON: same plan, same bytes."""
+    return msgspec.json.format(msgspec.json.encode(plan, order="deterministic"), indent=2) + b"\n"

@@ -1,0 +1,84 @@
+"""What a service owner asks for: the meaning of a service file."""
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+from coloc_topology.shape import Level
+
+LinkLevel = Literal["NVLINK", "NVLINK_PARTIAL", "PIX", "PXB", "PHB", "NODE", "SYS"]
+
+
+class Mode(StrEnum):
+    """How firmly the link level is asked for."""
+
+    GUARANTEED = "guaranteed"
+    BEST_EFFORT = "best-effort"
+
+
+class Measure(StrEnum):
+    """Which reading of a replica is its load."""
+
+    CONCURRENCY = "concurrency"
+    """Requests running plus waiting."""
+    TOKENS = "tokens_per_s"
+    """Prompt and generated tokens per second."""
+    GENERATED = "generation_tokens_per_s"
+    """Generated tokens per second."""
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """What one replica carries: `per_replica` in units of the load measure, planned to be used up to `target_use` (0..1]."""
+
+    per_replica: float
+    target_use: float = 0.8
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """HTTP ready check: GET `url` answers 2xx. None as url: ready as soon as the job runs. `timeout` in seconds."""
+
+    url: str | None = None
+    timeout: float = 600.0
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """Where load is read: Prometheus text at `url`, per replica if it contains `{address}` or `{port}`, else once."""
+
+    url: str
+    measure: Measure = Measure.CONCURRENCY
+    server: str = "vllm"
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One service. Durations are seconds.
+
+    `script` is the batch script of a replica. coloc passes COLOC_SERVICE, COLOC_SLOT, COLOC_PORT (= `port_base` + slot) and
+    COLOC_ADDRESS in its environment. URLs may use `{address}` (Slurm's NodeAddr), `{node}`, `{port}` and `{slot}`.
+    """
+
+    name: str
+    user: str
+    partition: str
+    script: str
+    gpus_per_replica: int
+    capacity: Capacity
+    load: Load
+    link_level: LinkLevel = "NVLINK"
+    mode: Mode = Mode.GUARANTEED
+    min_replicas: int = 1
+    max_replicas: int = 1
+    cpus_per_replica: int = 1
+    port_base: int = 8000
+    ready: Ready = Ready()
+    drain_grace: float = 60.0
+    lead_time: float = 120.0
+    priority: int = 0
+    """Which service goes first when GPUs are short: higher first."""
+    season: float = 86400.0
+    """Length of the load's cycle: a day."""
+    sbatch_options: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> Level:
+        """The link level asked for, as an ordered value."""
+        return Level[self.link_level]

@@ -1,0 +1,239 @@
+"""The view: everything one cycle knows, immutable, as one documented JSON document.
+
+Times are Unix seconds (UTC); GPU sets are bit masks over Slurm's GPU indices. None always means unknown, never zero.
+The JSON form is versioned by `VIEW_VERSION` and described in docs/view.md.
+"""
+
+from enum import StrEnum
+
+import msgspec
+from coloc_topology.shape import Shape
+
+from colocd.core.policy import Policy
+from colocd.core.service import ServiceSpec
+
+VIEW_VERSION = 1
+
+
+class JobState(StrEnum):
+    """Slurm's job states, folded to what coloc must tell apart."""
+
+    PENDING = "pending"
+    CONFIGURING = "configuring"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    COMPLETING = "completing"
+    DONE = "done"
+    FAILED = "failed"
+    """Any end other than COMPLETED: failed, cancelled, timeout, node failure, out of memory, deadline, boot failure."""
+    OTHER = "other"
+
+
+class Held(StrEnum):
+    """Who holds a pending job."""
+
+    NO = "no"
+    USER = "user"
+    ADMIN = "admin"
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch job says about its checkpoints (in its Slurm comment). Durations are seconds.
+
+    `signal` None: the job cannot be asked to checkpoint. `to`: `batch` (batch shell), `steps` (all steps), `all`.
+    `saved` and `yielded` are Unix seconds as the job wrote them: last complete checkpoint, and "saved, take my GPUs".
+    """
+
+    signal: str | None = None
+    to: str = "batch"
+    interval: float | None = None
+    cost: float | None = None
+    grace: float | None = None
+    saved: float | None = None
+    yielded: float | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One Slurm job as Slurm tells it.
+
+    `ref` is the id that Slurm's commands take (`17`, or `17_3` for an array task) and the key everywhere in coloc.
+    `gpus` maps node to GPU mask while the job holds GPUs; None: it holds some, but which could not be read.
+    `checkpoint` is None for a job that is not coloc's to manage.
+    """
+
+    ref: str
+    user: str
+    name: str
+    partition: str
+    state: JobState
+    reason: str | None = None
+    gpus: dict[str, int] | None = msgspec.field(default_factory=dict)
+    gpus_requested: int = 0
+    gpus_per_node: int | None = None
+    nodes_requested: int = 1
+    cpus_requested: int = 1
+    submitted: float | None = None
+    started: float | None = None
+    ends: float | None = None
+    time_limit: float | None = None
+    restarts: int = 0
+    held: Held = Held.NO
+    required_nodes: tuple[str, ...] = ()
+    reservation: str | None = None
+    comment: str = ""
+    checkpoint: Checkpoint | None = None
+    uid: int | None = None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Numeric order of the job id, the last tiebreak of every choice."""
+        head, _, tail = self.ref.partition("_")
+        return (int(head), int(tail) if tail.isdigit() else -1)
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """One node. `up`: Slurm would start jobs there. `used`: GPUs Slurm has given out; None: could not be read.
+
+    `shape` names an entry of `View.shapes`; None: topology unknown, then nothing is guaranteed there.
+    `types[i]` is the gres type of GPU i (empty string: untyped). `fence`: name of coloc's reservation on it, if any.
+    """
+
+    name: str
+    address: str
+    up: bool
+    gpus: int
+    used: int | None
+    shape: str | None = None
+    types: tuple[str, ...] = ()
+    state: str = ""
+    partitions: tuple[str, ...] = ()
+    cpus: int | None = None
+    cpus_used: int | None = None
+    fence: str | None = None
+    reserved: bool = False
+    """Somebody else's reservation covers it now: no fills, no reclaims."""
+
+    @property
+    def free(self) -> int:
+        """Mask of GPUs known to be free: none when the node is not up or `used` is unknown."""
+        if not self.up or self.used is None:
+            return 0
+        return ((1 << self.gpus) - 1) & ~self.used
+
+
+class ReplicaState(StrEnum):
+    """Life of a replica."""
+
+    PLACING = "placing"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica of a service. `job` None: not submitted yet. `load` None: not readable now."""
+
+    service: str
+    slot: int
+    state: ReplicaState
+    job: str | None = None
+    node: str | None = None
+    gpus: int = 0
+    level: str | None = None
+    load: float | None = None
+    since: float | None = None
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A measured value and when it was measured."""
+
+    value: float
+    at: float
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """Foreseen load `ahead` seconds from the view's time: value per quantile, in ascending order of quantile."""
+
+    ahead: float
+    values: dict[str, float]
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """Foreseen load of a service. `trust` 0..1, None: not known yet. `basis` says in words what it rests on."""
+
+    points: tuple[Quantiles, ...]
+    trust: float | None
+    basis: str
+
+
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
+    """A service with all that is known of it now. `load` None: unknown (never zero), so nothing of it is given away.
+
+    `low_since`: since when the load needs fewer replicas than there are; None: it does not.
+    """
+
+    spec: ServiceSpec
+    replicas: tuple[Replica, ...] = ()
+    load: Reading | None = None
+    forecast: Forecast | None = None
+    low_since: float | None = None
+    retry_at: float | None = None
+    """No placement is tried before this time, after one failed."""
+    removed: bool = False
+    """The service file was removed: drain all replicas."""
+
+
+class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What coloc remembers of a batch job that Slurm does not: keyed by `ref` in `View.facts`."""
+
+    evictions: int = 0
+    evicted_at: float | None = None
+    released_at: float | None = None
+    """When coloc released it last; None: never, or taken back since."""
+    ever_released: bool = False
+    retry_at: float | None = None
+    ours: bool = False
+    """The present hold was placed by coloc (requeue-and-hold, or taken back)."""
+
+
+class HandoverBrief(msgspec.Struct, frozen=True, kw_only=True):
+    """An open handover: what it leases. The planner leaves its node's wanted GPUs and its victims alone."""
+
+    id: int
+    service: str
+    slot: int
+    node: str
+    want: int
+    victims: tuple[str, ...]
+    state: str
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """One snapshot. `at` is its time; everything the planner needs, and nothing it must look up elsewhere."""
+
+    version: int = VIEW_VERSION
+    at: float
+    mode: str = "advise"
+    paused: str | None = None
+    """Why coloc is paused; None: it is not."""
+    slurm: str = ""
+    policy: Policy = Policy()
+    shapes: dict[str, Shape] = msgspec.field(default_factory=dict)
+    nodes: tuple[Node, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    facts: dict[str, JobFacts] = msgspec.field(default_factory=dict)
+    services: tuple[ServiceView, ...] = ()
+    handovers: tuple[HandoverBrief, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Readings that failed in this cycle, one sentence each."""
+
+
+def encode_view(view: View) -> bytes:
+    """The view as canonical JSON: same view, same bytes."""
+    return msgspec.json.format(msgspec.json.encode(view, order="deterministic"), indent=2) + b"\n"
+
+
+def decode_view(data: bytes) -> View:
+    """Read a view document; raises `msgspec.ValidationError` or `msgspec.DecodeError` with the path of what is wrong."""
+    return msgspec.json.decode(data, type=View)

@@ -1,0 +1,1 @@
+"""The virtual Slurm cluster: the one fake, held to the live adapter's contract tests."""

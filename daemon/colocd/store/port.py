@@ -1,0 +1,115 @@
+"""What the daemon asks of its store. One contract suite holds SQLite and PostgreSQL."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from colocd.store.records import (
+    BatchJob,
+    Decision,
+    Handover,
+    Intent,
+    LoadSample,
+    Outcome,
+    ReplicaRow,
+    ServiceRow,
+)
+
+
+class Store(Protocol):
+    """All calls are their own committed transaction and raise `StoreUnavailable` when the database does not answer."""
+
+    def put_service(self, row: ServiceRow) -> None:
+        """Insert or replace a service."""
+        ...
+
+    def services(self) -> tuple[ServiceRow, ...]:
+        """All services, removed ones with replicas included, by name."""
+        ...
+
+    def delete_service(self, name: str) -> None:
+        """Forget a service; its history stays."""
+        ...
+
+    def put_replica(self, row: ReplicaRow) -> None:
+        """Insert or replace the replica (service, slot)."""
+        ...
+
+    def replicas(self) -> tuple[ReplicaRow, ...]:
+        """All replicas, by service and slot."""
+        ...
+
+    def delete_replica(self, service: str, slot: int) -> None:
+        """Forget a replica; no error if it is not there."""
+        ...
+
+    def add_load(self, samples: Sequence[LoadSample]) -> None:
+        """Append load samples; one that exists for (service, at) is replaced."""
+        ...
+
+    def load(self, service: str, since: float) -> tuple[LoadSample, ...]:
+        """Samples of a service from `since` on, oldest first."""
+        ...
+
+    def put_jobs(self, rows: Sequence[BatchJob]) -> None:
+        """Insert or replace batch jobs in one transaction."""
+        ...
+
+    def jobs(self, *, unended: bool = True) -> tuple[BatchJob, ...]:
+        """Batch jobs, by ref; only those not ended unless `unended` is False."""
+        ...
+
+    def intend(self, intent: Intent) -> bool:
+        """Write an intent; False when its key exists already (then nothing is written)."""
+        ...
+
+    def settle(self, key: str, outcome: Outcome, at: float, detail: str | None = None) -> None:
+        """Write an intent's outcome."""
+        ...
+
+    def intent(self, key: str) -> Intent | None:
+        """One intent; None when there is none."""
+        ...
+
+    def intents(self, *, unsettled: bool = False, handover: int | None = None) -> tuple[Intent, ...]:
+        """Intents, oldest first; `unsettled`: only OPEN and UNKNOWN ones; `handover`: only this one's."""
+        ...
+
+    def add_handover(self, handover: Handover) -> Handover:
+        """Insert a handover and return it with its id."""
+        ...
+
+    def save_handover(self, handover: Handover) -> None:
+        """Write a handover's new state."""
+        ...
+
+    def handover(self, number: int) -> Handover | None:
+        """One handover; None when there is none."""
+        ...
+
+    def handovers(self, *, only_open: bool = False, limit: int = 1000) -> tuple[Handover, ...]:
+        """Handovers, newest first; `only_open`: those not in a final state, oldest first."""
+        ...
+
+    def add_decisions(self, rows: Sequence[Decision]) -> None:
+        """Append decisions."""
+        ...
+
+    def decisions(self, subject: str | None = None, *, limit: int = 100) -> tuple[Decision, ...]:
+        """Newest decisions first, of one subject or of all."""
+        ...
+
+    def put_setting(self, key: str, value: str | None) -> None:
+        """Write a setting that outlives the daemon (`paused`); None removes it."""
+        ...
+
+    def setting(self, key: str) -> str | None:
+        """Read a setting; None: not set."""
+        ...
+
+    def prune(self, *, load_before: float, decisions_before: float) -> int:
+        """Delete what is older (open handovers and unsettled intents stay); returns the number of rows."""
+        ...
+
+    def close(self) -> None:
+        """Give all connections back."""
+        ...

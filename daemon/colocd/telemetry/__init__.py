@@ -1,0 +1,1 @@
+"""Readers of serving metrics and ready checks."""

@@ -1,0 +1,1 @@
+"""A throw-away Slurm cluster on one machine, for demo, tests and trying things."""

@@ -1,0 +1,1 @@
+"""Alembic migrations of the coloc store, packaged."""

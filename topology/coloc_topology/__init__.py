@@ -1,0 +1,1 @@
+"""Server topology: shapes, islands, fit tables and readers; text in, facts out, no I/O."""
