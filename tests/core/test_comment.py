@@ -1,0 +1,43 @@
+import pytest
+from colocd.core.comment import own_key, own_token, parse_comment, with_checkpoint
+from colocd.core.view import Checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
+
+seconds = st.none() | st.floats(0, 4e9, allow_nan=False).map(lambda x: float(f"{x:.15g}"))
+
+
+@given(
+    st.text(),
+    st.builds(
+        Checkpoint,
+        signal=st.sampled_from(["USR1", "TERM"]),
+        to=st.sampled_from(["batch", "steps", "all"]),
+        interval=seconds,
+        cost=seconds,
+        grace=seconds,
+        saved=seconds,
+        yielded=seconds,
+    ),
+)
+def test_mark_survives_any_user_comment(comment: str, facts: Checkpoint) -> None:
+    marked = with_checkpoint(comment, facts)
+    assert parse_comment(marked) == facts
+    assert with_checkpoint(marked, facts) == marked
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello", "[coloc]", "[coloc v=2 signal=USR1]", "[coloc v=1 signal=USR1", "[coloc v=1  x]"]
+)
+def test_no_mark_is_none(text: str) -> None:
+    assert parse_comment(text) is None
+
+
+def test_nonsense_facts_are_none() -> None:
+    facts = parse_comment("[coloc v=1 signal=KILL to=world interval=-1 cost=nan saved=x]")
+    assert facts == Checkpoint()
+
+
+def test_own_jobs() -> None:
+    assert own_key("x " + own_token("a1:b")) == "a1:b"
+    assert own_key("[coloc-own key=]") is None
