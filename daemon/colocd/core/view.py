@@ -195,6 +195,8 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: float | None = None
     ours: bool = False
     """The present hold was placed by coloc (requeue-and-hold, or taken back)."""
+    pinned: bool = False
+    """The required nodes were set by coloc, not by the user."""
 
 
 class HandoverBrief(msgspec.Struct, frozen=True, kw_only=True):
