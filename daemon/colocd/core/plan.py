@@ -1,5 +1,7 @@
 """The plan: a pure function of the view. Same view, same plan, byte for byte."""
 
+from collections import Counter
+
 import msgspec
 from coloc_topology.shape import idx
 
@@ -21,14 +23,15 @@ def plan(view: View) -> Plan:
     notes: list[Note] = []
     hits: dict[str, int] = {}
     for service, wanted in zip(services, needs, strict=True):
-        placed, told = _place(service, wanted, view, land, hits)
-        actions += placed
+        starts, told = _place(service, wanted, view, land, hits)
+        actions += starts
         notes += told
     for service, wanted in zip(services, needs, strict=True):
         drained, told = _drain(service, wanted, view)
         actions += drained
         notes += told
-    filled, told = fill(view, land)
+    placed = Counter(a.service for a in actions if isinstance(a, Place))
+    filled, told = fill(view, land, placed)
     actions += filled
     notes += told
     return Plan(
