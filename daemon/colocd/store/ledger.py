@@ -17,9 +17,10 @@ class Ledger(Base):
 
     def intend(self, intent: Intent) -> bool:
         """See `Store.intend`. Of all callers with one key, in any process, exactly one gets True."""
-        statement = self._insert(intents).on_conflict_do_nothing(index_elements=["key"])
+        # RETURNING and not the row count: psycopg gives none for this statement.
+        statement = self._insert(intents).on_conflict_do_nothing(index_elements=["key"]).returning(intents.c.id)
         with self._writing() as connection:
-            return bool(connection.execute(statement, values(intent)).rowcount == 1)
+            return connection.scalar(statement, values(intent)) is not None
 
     def settle(self, key: str, outcome: Outcome, at: float, detail: str | None = None) -> None:
         """See `Store.settle`. Raises `NotFound` for a key that was never intended."""
