@@ -52,7 +52,7 @@ def parse(text: str) -> Target:
         return Target(url, Path(url.database), f"sqlite:///{url.database}")
     if url.drivername in ("postgresql", "postgresql+psycopg"):
         url = url.set(drivername="postgresql+psycopg")
-        return Target(url, None, url.set(password=None, query={}).render_as_string())
+        return Target(url, None, url.set(query={}).render_as_string(hide_password=True))
     raise BadConfig(f"the database URL scheme {url.drivername!r} is not supported", _URL_HINT)
 
 
