@@ -1,9 +1,9 @@
 """Making Slurm give exactly the wanted GPUs: fence, plugs, the replica's submission, and what was really given."""
 
 import msgspec
+
 from coloc_topology.fit import FitTable
 from coloc_topology.shape import Level, bits, idx
-
 from colocd.act.tools import Tools, fence_name
 from colocd.core.comment import own_key, own_token
 from colocd.core.service import Mode, ServiceSpec

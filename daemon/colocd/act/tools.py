@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+
 from coloc_topology.fit import FitTable, fit_table
 from coloc_topology.shape import Shape
-
 from colocd.act.ledger import Ledger, Result
 from colocd.clock import Clock
 from colocd.core.policy import Policy

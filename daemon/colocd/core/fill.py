@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from coloc_topology.fit import fit_table
-
 from colocd.core.actions import Action, Hold, Note, Release
 from colocd.core.need import counted, need, reserve
 from colocd.core.policy import Policy

@@ -3,8 +3,8 @@
 from collections import Counter
 
 import msgspec
-from coloc_topology.shape import idx
 
+from coloc_topology.shape import idx
 from colocd.core.actions import Action, Drain, Need, Note, Place, Plan
 from colocd.core.fill import fill
 from colocd.core.need import counted, need, needed

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 import msgspec
+
 from coloc_topology.fit import FitTable, fit_table
 from coloc_topology.shape import Level, bits, idx, mask_of
-
 from colocd.core.service import Mode, ServiceSpec
 from colocd.core.view import Job, JobFacts, JobState, Node, View
 

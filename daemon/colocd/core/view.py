@@ -7,8 +7,8 @@ The JSON form is versioned by `VIEW_VERSION` and described in docs/view.md.
 from enum import StrEnum
 
 import msgspec
-from coloc_topology.shape import Shape
 
+from coloc_topology.shape import Shape
 from colocd.core.policy import Policy
 from colocd.core.service import ServiceSpec
 
