@@ -115,9 +115,9 @@ def test_crash_everywhere(tmp_path: Path, kind: str, after: bool) -> None:
         if kind == "store":
             _arm_store(rig, doom, after)
         elif after:
-            rig.slurm.after_call = lambda name, args, d=doom: d.point()  # type: ignore[misc]
+            rig.slurm.after_call = lambda name, args, d=doom: d.point()
         else:
-            rig.slurm.on_call = lambda name, args, d=doom: d.point()  # type: ignore[misc]
+            rig.slurm.on_call = lambda name, args, d=doom: d.point()
         with pytest.raises(Crash):
             rig.drive(h)
         rig.clock.advance(3.0)

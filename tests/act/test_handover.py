@@ -9,8 +9,10 @@ from colocd.core.service import Mode
 from colocd.core.view import Held, JobState
 from colocd.errors import SlurmUnreachable
 from colocd.sim.program import Program
+from colocd.slurm.port import JobUpdate
 from colocd.store.records import HandoverState as S
-from helpers.rig import OBEDIENT, SERVICE, Rig
+from colocd.store.records import ServiceRow
+from helpers.rig import SERVICE, Rig
 
 
 @pytest.fixture
@@ -72,16 +74,10 @@ def test_silent_victim_is_requeued_after_its_grace(rig: Rig) -> None:
 def test_lost_signal_is_repeated(rig: Rig) -> None:
     a = rig.batch("a", 8, program=Program(signal="USR1", ignores=True))
     h = rig.drive(rig.start(0b11, (a,)), until=lambda h: bool(h.data.get("repeated")))
-    rig.slurm.update(a, msgspec.convert({"comment": "[coloc v=1 signal=USR1 to=batch saved=5 yielded=5]"}, _update()))
+    rig.slurm.update(a, JobUpdate(comment="[coloc v=1 signal=USR1 to=batch saved=5 yielded=5]"))
     h = rig.drive(h)
     assert h.data["acked"] == [a]
     assert "checkpointed" in h.data["t"]
-
-
-def _update() -> type:
-    from colocd.slurm.port import JobUpdate
-
-    return JobUpdate
 
 
 def test_victim_that_ends_by_itself_is_no_eviction(rig: Rig) -> None:
@@ -125,19 +121,13 @@ def test_node_dies_during_the_grace(rig: Rig) -> None:
 def test_replica_that_dies_at_once_is_given_up(rig: Rig) -> None:
     rig.programs["coloc-chat-0"] = Program(duration=0.0, exit_code=1)
     a = rig.batch("a", 8)
-    rig.store.put_service(_row())
+    rig.store.put_service(ServiceRow(name="chat", spec="{}", applied_at=0.0))
     h = rig.drive(rig.start(0b11, (a,)))
     assert h.state is S.FAILED
     assert "ended as soon as it started" in h.data["abort"]
     assert rig.leftovers() == []
     assert rig.store.services()[0].data["retry_at"] > rig.clock.now()
     assert any("gave up" in d.text for d in rig.store.decisions(f"handover:{h.id}"))
-
-
-def _row() -> "msgspec.Struct":
-    from colocd.store.records import ServiceRow
-
-    return ServiceRow(name="chat", spec="{}", applied_at=0.0)  # type: ignore[return-value]
 
 
 def test_wrong_gpus_are_never_left_serving(rig: Rig) -> None:
@@ -207,4 +197,3 @@ def test_typed_islands_need_no_plugs(tmp_path: Path) -> None:
     rig.assert_good(h)
     assert (h.got or 0) & 0x0F == 0
     assert "plug" not in {i.kind for i in rig.store.intents(handover=h.id)}
-    assert OBEDIENT

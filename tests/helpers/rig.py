@@ -19,6 +19,7 @@ from colocd.slurm.port import Submission
 from colocd.store import open_store
 from colocd.store.records import OPEN_STATES, Handover, HandoverState
 from colocd.store.schema import upgrade
+from colocd.store.sql import SqlStore
 
 SERVICE = ServiceSpec(
     name="chat",
@@ -52,10 +53,11 @@ class Rig:
         upgrade(self.url)
         self.service: ServiceSpec | None = service
         self.numbers = itertools.count()
+        self.store: SqlStore = None  # type: ignore[assignment]
         self.restart()
 
     def restart(self) -> None:
-        if hasattr(self, "store"):
+        if self.store is not None:
             self.store.close()
         self.store = open_store(self.url)
         self.tools = Tools(
