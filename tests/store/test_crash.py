@@ -17,7 +17,8 @@ store = open_store(sys.argv[1])
 for n in count():
     store.intend(Intent(key=f"k{n}", kind="k", subject="s", at=float(n), payload={"n": n}))
     sys.stdout.write(f"intended {n}\\n"); sys.stdout.flush()
-    store.put_jobs([BatchJob(ref=str(r), user="u", name="n" * 3000, first_seen=0.0, last_seen=0.0, evictions=n) for r in range(20)])
+    job = {"user": "u", "name": "n" * 3000, "first_seen": 0.0, "last_seen": 0.0, "evictions": n}
+    store.put_jobs([BatchJob(ref=str(ref), **job) for ref in range(20)])
     sys.stdout.write(f"put {n}\\n"); sys.stdout.flush()
     store.settle(f"k{n}", Outcome.DONE, float(n))
     sys.stdout.write(f"settled {n}\\n"); sys.stdout.flush()
@@ -33,10 +34,11 @@ def test_a_killed_writer_loses_nothing(url: str, lines: int) -> None:
     said += writer.stdout.readlines()
     assert writer.wait(10) == -signal.SIGKILL
     writer.stdout.close()
-    done = {
-        word: max((int(n) for w, n in map(str.split, said) if w == word), default=-1)
-        for word in ("intended", "put", "settled")
-    }
+    # "intended 4" was said after intend() had returned; -1 is "never".
+    done = {"intended": -1, "put": -1, "settled": -1}
+    for line in said:
+        word, number = line.split()
+        done[word] = int(number)
 
     assert schema.check(url).up_to_date
     store = open_store(url)

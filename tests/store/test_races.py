@@ -50,9 +50,8 @@ def test_of_many_threads_one_gets_each_key(url: str) -> None:
     won: list[str] = []
 
     def race(number: int) -> None:
-        for n in range(12):
-            if store.intend(Intent(key=f"k{n}", kind="k", subject=str(number), at=1.0)):
-                won.append(f"k{n}")
+        mine = [Intent(key=f"k{n}", kind="k", subject=str(number), at=1.0) for n in range(12)]
+        won.extend(intent.key for intent in mine if store.intend(intent))
 
     together(8, race)
     assert Counter(won) == Counter(f"k{n}" for n in range(12))

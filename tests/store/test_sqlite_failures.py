@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -171,15 +171,12 @@ def test_full(sqlite_url: str, path: Path) -> None:
 
 def test_no_connection_left(sqlite_url: str) -> None:
     store = open_store(sqlite_url, wait=0.05)
-    taken = []
-    with pytest.raises(StoreUnavailable, match="does not answer"):
-        for _ in range(50):
-            taken.append(store._reading())
-            taken[-1].__enter__()
-    taken.pop()
-    assert store.open_connections() == len(taken)
-    for one in taken:
-        one.__exit__(None, None, None)
-    assert store.services() == ()
+    with ExitStack() as taken:
+        for _ in range(15):  # SQLAlchemy's pool: five kept and ten more
+            taken.enter_context(store._reading())
+        assert store.open_connections() == 15
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            store.services()
     assert store.open_connections() == 0
+    assert store.services() == ()
     store.close()
