@@ -49,7 +49,8 @@ def parse(text: str) -> Target:
             raise BadConfig("the database URL must name a file by its absolute path", _URL_HINT)
         if url.query:
             raise BadConfig("a sqlite database URL takes no options", _URL_HINT)
-        path = text.strip().partition("://")[2][1:]  # as it stands: only some releases of SQLAlchemy decode percent signs
+        # As it stands: only some releases of SQLAlchemy decode percent signs.
+        path = text.partition("://")[2][1:]
         return Target(url, Path(path), f"sqlite:///{path}")
     if url.drivername in ("postgresql", "postgresql+psycopg"):
         url = url.set(drivername="postgresql+psycopg")
