@@ -99,13 +99,9 @@ def test_the_file_and_its_companions_are_private(tmp_path: Path, umask: int) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["coloc.db"]
 
 
-@pytest.mark.parametrize("name", ["a b.db", "100%.db", "what?.db", "a#b.db", "ü.db", "a&b=c.db"])
+@pytest.mark.parametrize("name", ["a b.db", "100%.db", "%41.db", "a#b.db", "ü.db", "a&b=c.db"])
 def test_awkward_file_names(tmp_path: Path, name: str) -> None:
-    url = f"sqlite:///{tmp_path}/" + name.replace("?", "%3F") if "?" not in name else None
-    if url is None:  # a URL has no way to write a question mark in a path
-        with pytest.raises(BadConfig):
-            parse(f"sqlite:///{tmp_path}/{name}=1")
-        return
+    url = f"sqlite:///{tmp_path}/{name}"
     schema.upgrade(url)
     open_store(url).close()
     assert [path.name for path in tmp_path.iterdir()] == [name]
