@@ -126,6 +126,8 @@ def test_mirror_fills_what_was_cut() -> None:
         (MP.split("GPU1\tSYS")[0], "line 1, column 1: the matrix under this header has no row of GPU1"),
         (MP.split("\t X \tNODE")[0], "line 3, column 9: the row ends here, so the link between GPU1 and GPU2"),
         (MP.replace("NODE", "QPI"), "line 3, column 14: 'QPI' is no link word, so the link between GPU1 and GPU2"),
+        (MP.replace("GPU1\tSYS", "GPU\tSYS"), "line 4, column 1: the row of GPU1 is missing before this line"),
+        (MP.replace("GPU2\tSYS", "GPU\tSYS"), "line 4, column 1: the row of GPU2 is missing before this line"),
         (MP.replace("GPU1\tSYS\t", "GPU1\t"), "line 3, column 7: X where GPU1 meets GPU0"),
     ],
 )  # fmt: skip

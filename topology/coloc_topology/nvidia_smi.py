@@ -44,6 +44,7 @@ def read_topo(text: str, name: str = "nvidia-smi") -> NodeTopology:
     """Read an output of `nvidia-smi topo -m` or `-mp`; `name` becomes the shape's. Raises `TopologyError`."""
     table = read_table(text)
     gpus = [device for device in table.devices if re.fullmatch(r"GPU[0-9]+", device)]
+    _refuse_holes(table, gpus)
     links = tuple(tuple(_pair(table, a, b) for b in gpus) for a in gpus)
     cores = tuple(_list(table, gpu, "CPU Affinity") for gpu in gpus)
     numa = tuple(_list(table, gpu, "NUMA Affinity") for gpu in gpus)
@@ -57,6 +58,16 @@ def read_topo(text: str, name: str = "nvidia-smi") -> NodeTopology:
         if nic not in gpus
     )
     return NodeTopology(Shape(name, links, single, cores), nics, numa, _pcie_only(table, links))
+
+
+def _refuse_holes(table: Table, gpus: list[str]) -> None:
+    """A cut loses the end; a row missing in the middle means damage, and then its neighbours are not to be trusted."""
+    rows = list(table.rows)
+    for gpu in gpus:
+        after = [row for row in rows if (row in gpus and gpus.index(row) > gpus.index(gpu)) or row not in gpus]
+        if gpu not in table.rows and (after or (rows and table.below)):
+            line = table.rows[after[0]].line if after else table.rows[rows[-1]].line + 1
+            raise TopologyError(f"the row of {gpu} is missing before this line", line, 1)
 
 
 def _cell(table: Table, a: str, b: str) -> Cell | None:
