@@ -2,12 +2,13 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from coloc_topology.errors import TopologyError
 from coloc_topology.fit import fit_table
 from coloc_topology.nvidia_smi import NodeTopology, read_topo
 from coloc_topology.shape import Level
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SAMPLES = {
     path.stem: path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "data/nvidia-smi").iterdir()

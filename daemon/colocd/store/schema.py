@@ -14,7 +14,6 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
-import coloc_migrations
 from colocd.errors import BadRequest, SchemaOutdated, StoreUnavailable
 from colocd.store.engine import WRITING, Target, answering, connect, parse
 from colocd.store.tables import metadata
