@@ -13,7 +13,7 @@ import pytest
 from colocd.core.view import JobState
 from colocd.errors import SlurmRefused, SlurmUnknown, SlurmUnreachable, StoreUnavailable
 from colocd.store.records import Handover
-from helpers.rig import Rig
+from tests.helpers.rig import Rig
 
 WRITES = (
     "intend",

@@ -12,7 +12,7 @@ from colocd.sim.program import Program
 from colocd.slurm.port import JobUpdate
 from colocd.store.records import HandoverState as S
 from colocd.store.records import ServiceRow
-from helpers.rig import SERVICE, Rig
+from tests.helpers.rig import SERVICE, Rig
 
 
 @pytest.fixture
