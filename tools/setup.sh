@@ -10,7 +10,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH="$PATH:/usr/sbin:/sbin"   # Debian keeps slurmctld and munged there; an ordinary user's PATH lacks it
 venv=.venv
-pythons=(python3 python3.14 python3.13 python3.12 python3.11)
+# the distribution's own first: every user can read it, so the demo can run jobs of several users
+pythons=(/usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11)
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$@" >&2; exit 1; }
@@ -118,6 +119,8 @@ make_venv() {
         say "making $venv with $python"
         "$python" -m venv --clear "$venv"
     fi
+    [[ -w $venv ]] || fail "$venv belongs to $(stat -c %U "$venv") and cannot be written by $(id -un)" \
+        "remove it as that user (make clean), or work as that user"
     # the build back-end stays in the environment, so that coloc can be installed again without a network
     pip_install 'hatchling>=1.24,<2' editables || say "hatchling not installed here; going on"
     fill_venv
