@@ -6,13 +6,14 @@
 FOLDER belongs to this job alone: `journal` (a line per step done: start number, step, Unix seconds), `checkpoint` (the
 last step saved), `done` (JSON, when all steps are done). On USR1 a flag is set; the checkpoint is written after the step
 that is running, then `coloc checkpointed --yield` tells coloc to take the GPUs, and the job waits for its end.
-COLOC_COMMAND is the command line of `coloc` (words separated by spaces; default `coloc`, `none`: tell nobody).
+COLOC_COMMAND is the command line of `coloc` (as a shell would split it; default `coloc`, `none`: tell nobody).
 """
 
 import argparse
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ class Training:
 
     def tell(self, *words: str) -> None:
         """Run `coloc checkpointed`. When it fails the job goes on: its checkpoint is what counts."""
-        command = os.environ.get("COLOC_COMMAND", "coloc").split()
+        command = shlex.split(os.environ.get("COLOC_COMMAND", "coloc"))
         if command == ["none"]:
             return
         done = subprocess.run([*command, "checkpointed", *words], check=False, stdin=subprocess.DEVNULL)

@@ -1,0 +1,151 @@
+"""`make demo`: one compressed day on a throw-away Slurm with coloc, shown live, with a report at the end.
+
+Exit 0 only when every replica sat in one NVLink island, no job and no acknowledged step was lost, and GPUs were taken
+back at least three times. The report goes to demo-report.json in the working directory.
+"""
+
+import argparse
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from colocd.clock import Clock, SystemClock
+from colocd.errors import ColocError
+from colocd.store.opening import open_store
+from rich.console import Console
+
+from demo import curve, files, report
+from demo.daemon import Daemon
+from demo.display import Display, table
+from demo.site import NODES, Site
+from demo.watch import Watch
+
+DAWN = 12.0
+"""Seconds between the start of colocd's files and the start of the day: colocd, the service and the backlog come up."""
+LIMIT = 222.0
+"""Seconds after which the demo stops waiting for batch jobs."""
+
+
+@contextlib.contextmanager
+def base_folder(keep: bool) -> Iterator[Path]:
+    """A new empty folder under the system's temporary one; removed unless it is to be kept."""
+    folder = Path(tempfile.mkdtemp(prefix="coloc-demo-"))
+    try:
+        yield folder
+    finally:
+        if keep:
+            print(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Clear up to the end: a second Ctrl-C in there would leave processes behind."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Clearing(contextlib.ExitStack):
+    """An exit stack whose clearing up cannot be interrupted."""
+
+    def __exit__(self, *details: object) -> bool:
+        with undisturbed():
+            return bool(super().__exit__(*details))  # type: ignore[arg-type]
+
+
+def keep_logs(site: Site, target: Path | None) -> None:
+    """Copy colocd's log, its database and the jobs' output to `target`, where one is asked for."""
+    if target is not None:
+        shutil.copytree(site.run, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock", "notify"))
+        shutil.copytree(site.jobs, target / "jobs", dirs_exist_ok=True)
+        shutil.copy(site.day / "replicas.log", target)
+
+
+def live_through(stack: Clearing, args: argparse.Namespace, clock: Clock) -> report.Facts:
+    """The whole demo; everything it starts is ended when the stack closes."""
+    began = clock.monotonic()
+    display = stack.enter_context(Display())
+    site = Site(stack.enter_context(base_folder(args.keep)), clock)
+    stack.callback(site.cluster.down)
+    site.up()
+    display.event(f"Slurm {site.slurm()} is up: {NODES} nodes with {site.shape.gpus} GPUs each")
+    if site.people.remark:
+        display.event(site.people.remark)
+    site.command(site.coloc("db", "upgrade"))
+    store = open_store(site.database)
+    stack.callback(store.close)
+    start = clock.now() + DAWN
+    store.add_load(site.begin_day(start))
+    stack.callback(keep_logs, site, args.logs)
+    daemon = stack.enter_context(Daemon(site.config, site.log, site.environment, clock))
+    site.command(site.coloc("service", "apply", str(site.run / "chat.toml")))
+    display.event("colocd is ready, the service is applied")
+    watch = Watch(site, store, display, start)
+    for k, job in enumerate(files.backlog(args.backlog, deaf=args.deaf)):
+        daemon.check()
+        watch.jobs.append(site.submit(job, site.people.batch[k % len(site.people.batch)]))
+        watch.look()
+    work = sum(job.gpus * job.steps for job in watch.jobs) / files.RATE
+    display.event(f"{len(watch.jobs)} batch jobs of {' and '.join(site.people.batch)}, {work:.0f} GPU-seconds")
+    while clock.monotonic() - began < LIMIT:
+        daemon.check()
+        watch.look()
+        if clock.now() - start >= curve.DAY and watch.finished:
+            break
+        clock.sleep(0.5)
+    watch.look()
+    return report.Facts(
+        slurm=site.slurm(),
+        nodes=NODES,
+        shape=site.shape,
+        seconds=clock.monotonic() - began,
+        handovers=store.handovers(),
+        jobs=watch.read_jobs(),
+        samples=[s for s in watch.samples if start <= s.at <= start + curve.DAY],
+        seen=watch.seen,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="demo", description="one compressed day with coloc on a throw-away Slurm")
+    parser.add_argument("--report", type=Path, default=Path("demo-report.json"), help="where the report goes")
+    parser.add_argument("--backlog", type=float, default=1.0, help="how much batch work, as a factor")
+    parser.add_argument("--deaf", action="store_true", help="one batch job ignores the checkpoint signal")
+    parser.add_argument("--keep", action="store_true", help="keep the folder with all files")
+    parser.add_argument("--logs", type=Path, help="copy logs and database there")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(highlight=False)
+    try:
+        with Clearing() as stack:
+            facts = live_through(stack, args, SystemClock())
+            # journals are read before their folder goes
+            said = report.make(facts)
+            wrong = report.failures(facts, said)
+    except KeyboardInterrupt:
+        print("demo: interrupted; everything it started is ended", file=sys.stderr)
+        return 130
+    except ColocError as error:
+        print(f"demo: {error}\n  {error.hint}", file=sys.stderr)
+        return error.exit_code
+    args.report.write_text(json.dumps(said, indent=2) + "\n")
+    table(console, said)
+    for sentence in wrong:
+        print(f"demo: {sentence}", file=sys.stderr)
+    print(f"demo: {'failed' if wrong else 'passed'}; report in {args.report}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
