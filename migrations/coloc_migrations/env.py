@@ -1,0 +1,18 @@
+"""Alembic's entry: runs the migrations on the connection that `colocd.store.schema` hands over."""
+
+from alembic import context
+from colocd.store.tables import metadata
+
+if context.is_offline_mode():
+    raise RuntimeError("coloc migrates a database it is connected to; there is no offline mode")
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    compare_type=True,
+    compare_server_default=True,
+    render_as_batch=True,
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
