@@ -34,7 +34,9 @@ LIMIT = 222.0
 @contextlib.contextmanager
 def base_folder(keep: bool) -> Iterator[Path]:
     """A new empty folder under the system's temporary one; removed unless it is to be kept."""
-    folder = Path(tempfile.mkdtemp(prefix="coloc-demo-"))
+    parent = tempfile.gettempdir()
+    # Unix sockets lie below it, and their paths may have 107 bytes
+    folder = Path(tempfile.mkdtemp(prefix="coloc-demo-", dir=parent if len(parent) < 60 else "/tmp"))
     try:
         yield folder
     finally:
