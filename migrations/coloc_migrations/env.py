@@ -1,6 +1,7 @@
 """Alembic's entry: runs the migrations on the connection that `colocd.store.schema` hands over."""
 
 from alembic import context
+
 from colocd.store.tables import metadata
 
 if context.is_offline_mode():

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import coloc_migrations
 import msgspec
 from alembic import command
 from alembic.config import Config
@@ -14,6 +13,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
+import coloc_migrations
 from colocd.errors import BadRequest, SchemaOutdated, StoreUnavailable
 from colocd.store.engine import WRITING, Target, answering, connect, parse
 
