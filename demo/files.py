@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+
 from coloc_topology.shape import Shape
 from colocd.errors import ColocError
 

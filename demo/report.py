@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import Level, Shape, mask_of
 from colocd.store.records import Handover, HandoverState
-
 from demo.sample import Sample, share
 
 PLACED = (HandoverState.VERIFIED, HandoverState.RELEASED)

@@ -5,20 +5,20 @@ back at least three times. The report goes to demo-report.json in the working di
 """
 
 import argparse
-import contextlib
 import json
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from rich.console import Console
 
 from colocd.clock import Clock, SystemClock
 from colocd.errors import ColocError
 from colocd.store.opening import open_store
-from rich.console import Console
-
 from demo import curve, files, report
 from demo.daemon import Daemon
 from demo.display import Display, table
@@ -31,7 +31,7 @@ LIMIT = 222.0
 """Seconds after which the demo stops waiting for batch jobs."""
 
 
-@contextlib.contextmanager
+@contextmanager
 def base_folder(keep: bool) -> Iterator[Path]:
     """A new empty folder under the system's temporary one; removed unless it is to be kept."""
     parent = tempfile.gettempdir()
@@ -46,23 +46,29 @@ def base_folder(keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Clear up to the end: a second Ctrl-C in there would leave processes behind."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+class Interrupt:
+    """Ctrl-C and TERM set a flag, and the demo looks at it between its steps.
+
+    An exception in the middle of anything would be lost or lose something: a child that was just started, the
+    clearing up. Each step is short, and what clears up is never disturbed.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def _note(self, number: int, frame: object) -> None:
+        self.asked = True
+
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` when somebody asked for the end."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-class Clearing(contextlib.ExitStack):
-    """An exit stack whose clearing up cannot be interrupted."""
-
-    def __exit__(self, *details: object) -> bool:
-        with undisturbed():
-            return bool(super().__exit__(*details))  # type: ignore[arg-type]
 
 
 def keep_logs(site: Site, target: Path | None) -> None:
@@ -73,33 +79,38 @@ def keep_logs(site: Site, target: Path | None) -> None:
         shutil.copy(site.day / "replicas.log", target)
 
 
-def live_through(stack: Clearing, args: argparse.Namespace, clock: Clock) -> report.Facts:
+def live_through(stack: ExitStack, args: argparse.Namespace, clock: Clock, interrupt: Interrupt) -> report.Facts:
     """The whole demo; everything it starts is ended when the stack closes."""
     began = clock.monotonic()
     display = stack.enter_context(Display())
     site = Site(stack.enter_context(base_folder(args.keep)), clock)
     stack.callback(site.cluster.down)
     site.up()
+    interrupt.check()
     display.event(f"Slurm {site.slurm()} is up: {NODES} nodes with {site.shape.gpus} GPUs each")
     if site.people.remark:
         display.event(site.people.remark)
     site.command(site.coloc("db", "upgrade"))
+    interrupt.check()
     store = open_store(site.database)
     stack.callback(store.close)
     start = clock.now() + DAWN
     store.add_load(site.begin_day(start))
     stack.callback(keep_logs, site, args.logs)
     daemon = stack.enter_context(Daemon(site.config, site.log, site.environment, clock))
+    interrupt.check()
     site.command(site.coloc("service", "apply", str(site.run / "chat.toml")))
     display.event("colocd is ready, the service is applied")
     watch = Watch(site, store, display, start)
     for k, job in enumerate(files.backlog(args.backlog, deaf=args.deaf)):
+        interrupt.check()
         daemon.check()
         watch.jobs.append(site.submit(job, site.people.batch[k % len(site.people.batch)]))
         watch.look()
     work = sum(job.gpus * job.steps for job in watch.jobs) / files.RATE
     display.event(f"{len(watch.jobs)} batch jobs of {' and '.join(site.people.batch)}, {work:.0f} GPU-seconds")
     while clock.monotonic() - began < LIMIT:
+        interrupt.check()
         daemon.check()
         watch.look()
         if clock.now() - start >= curve.DAY and watch.finished:
@@ -127,22 +138,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="keep the folder with all files")
     parser.add_argument("--logs", type=Path, help="copy logs and database there")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(highlight=False)
+    interrupt = Interrupt()
     try:
-        with Clearing() as stack:
-            facts = live_through(stack, args, SystemClock())
+        with ExitStack() as stack:
+            facts = live_through(stack, args, SystemClock(), interrupt)
             # journals are read before their folder goes
             said = report.make(facts)
             wrong = report.failures(facts, said)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ColocError) as error:
+        if isinstance(error, ColocError) and not interrupt.asked:
+            print(f"demo: {error}\n  {error.hint}", file=sys.stderr)
+            return error.exit_code
         print("demo: interrupted; everything it started is ended", file=sys.stderr)
         return 130
-    except ColocError as error:
-        print(f"demo: {error}\n  {error.hint}", file=sys.stderr)
-        return error.exit_code
+    finally:
+        interrupt.restore()
     args.report.write_text(json.dumps(said, indent=2) + "\n")
-    table(console, said)
+    table(Console(highlight=False), said)
     for sentence in wrong:
         print(f"demo: {sentence}", file=sys.stderr)
     print(f"demo: {'failed' if wrong else 'passed'}; report in {args.report}")

@@ -13,7 +13,6 @@ from colocd.clock import Clock
 from colocd.errors import ColocError
 from colocd.store.records import LoadSample
 from colocd.testcluster import PrivateCluster
-
 from demo import curve, files, people
 from demo.report import JobRecord
 from demo.sample import Allocation, allocations
@@ -119,7 +118,7 @@ class Site:
         words += ["--ntasks=1", "--time=10", f"--output={self.jobs}/{job.name}.log", "--open-mode=append"]
         script = [str(self.day / "train_job.sh"), str(self.day / "train_job.py"), str(folder), str(job.steps)]
         script += [f"--rate={files.RATE}", *(["--deaf"] if job.deaf else [])]
-        marks = ["--checkpoint-signal=USR1", "--checkpoint-interval=8"]
+        marks = ["--signal=B:USR1", "--coloc-interval=8", "--coloc-grace=10"]
         env = {**self.environment, "COLOC_COMMAND": shlex.join(self.coloc()), "COLOC_DEMO_PYTHON": self.python}
         done = people.run_as(user, self.coloc(*marks, *words, *script, module="sbatch_main"), env, str(self.jobs))
         ref = done.stdout.strip().splitlines()[-1].split(";")[0] if done.stdout.strip() else ""

@@ -4,7 +4,6 @@ from coloc_topology.shape import idx
 from colocd.core.view import ReplicaState
 from colocd.store.port import Store
 from colocd.store.records import OPEN_STATES, Handover, ReplicaRow
-
 from demo import curve, sample
 from demo.display import Display, Moment
 from demo.report import JobRecord, completed

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from colocd.testcluster import PrivateCluster
 
 pytestmark = [
@@ -35,11 +36,19 @@ def test_the_shield_is_real(cluster: PrivateCluster) -> None:
 def test_submit_and_manage_other_peoples_jobs(cluster: PrivateCluster) -> None:
     submit = ("sbatch", "--parsable", "--uid=nobody", "--gid=nogroup", "--hold", "--output=/dev/null")
     ref = cluster.run(*BARE, *submit, text="#!/bin/sh\nexec sleep 60\n").stdout.strip()
+    fence = ("scontrol", "create", "reservation")
     for words in (
         ("scontrol", "update", f"jobid={ref}", "comment=seen"),
         ("scontrol", "release", ref),
-        ("scontrol", "create", "reservation", "reservationname=coloc-t", "nodes=n1", "users=root", "starttime=now")
-        + ("duration=1", "flags=ignore_jobs"),
+        (
+            *fence,
+            "reservationname=coloc-t",
+            "nodes=n1",
+            "users=root",
+            "starttime=now",
+            "duration=1",
+            "flags=ignore_jobs",
+        ),
         ("scontrol", "delete", "reservation=coloc-t"),
         ("scontrol", "hold", ref),
     ):
