@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
+
 from coloc_topology.errors import TopologyError
 from coloc_topology.fit import fit_table
 from coloc_topology.gres_conf import NodeGres, read_gres_conf
@@ -13,7 +14,6 @@ from coloc_topology.nvidia_smi import read_topo
 from coloc_topology.shape import Level, Shape
 from coloc_topology.slurm_conf import gpu_types
 from coloc_topology.subsets import MAX_GPUS
-
 from colocd.config import TopologyConfig
 from colocd.errors import BadConfig
 

@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from coloc_topology.domains import read_topology_conf
 from coloc_topology.errors import TopologyError
 from coloc_topology.topology_yaml import read_topology_yaml
 from coloc_topology.yaml_subset import read_yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 DATA = Path(__file__).parent / "data" / "slurm"
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from coloc_topology.shape import quads
 from coloc_topology.slurm_conf import gpu_types
 from colocd.config import TopologyConfig, TopologySource
