@@ -4,7 +4,7 @@ What is not there, not a number or not credible is None and says why in `reasons
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
@@ -75,6 +75,8 @@ SERVERS: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
         "running": (_gauge("trtllm_num_requests_running"),),
         "waiting": (_gauge("trtllm_num_requests_waiting"),),
         "kv_use": (_gauge("trtllm_kv_cache_utilization"),),
+        "prompt_tokens_total": (_count("trtllm_prompt_tokens_total"),),
+        "generation_tokens_total": (_count("trtllm_generation_tokens_total"),),
     },
     "triton": {
         "running": (_gauge("nv_trt_llm_request_metrics", request_type="scheduled"),),
@@ -96,6 +98,11 @@ SERVERS: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
     },
 }
 """Per server and fact the series to read: the first one that is there counts (current name first, older ones after it)."""
+
+_MOST_SERIES = 4096
+
+_SAME = frozenset({"tp_rank"})
+"""Labels of workers that all tell the same number (SGLang with metrics of all schedulers): the largest counts, not the sum."""
 
 
 def measures(server: str) -> frozenset[Measure]:
@@ -199,9 +206,11 @@ def _read(series: Mapping[str, _Series], sources: Iterable[Source], *, largest: 
     raise ValueError(f"{' and '.join(_shown(source) for source in sources)} is not in the answer")
 
 
-def _values(lines: Iterable[str], source: Source) -> list[float]:
-    values: list[float] = []
+def _values(lines: Sequence[str], source: Source) -> list[float]:
+    values: dict[frozenset[tuple[str, str]], float] = {}
     seen: set[frozenset[tuple[str, str]]] = set()
+    if len(lines) > _MOST_SERIES:
+        raise ValueError(f"{source.name} has {len(lines)} series, more than can be meant")
     for line in lines:
         labels, value = _sample(line, source.name)
         if any(labels.get(name) != wanted for name, wanted in source.labels):
@@ -212,8 +221,9 @@ def _values(lines: Iterable[str], source: Source) -> list[float]:
         if key in seen:
             raise ValueError(f"{source.name} is there twice with the same labels")
         seen.add(key)
-        values.append(value)
-    return values
+        group = frozenset(pair for pair in key if pair[0] not in _SAME)
+        values[group] = max(value, values.get(group, 0.0))
+    return list(values.values())
 
 
 def _sample(line: str, name: str) -> tuple[dict[str, str], float]:
