@@ -114,7 +114,7 @@ def test_refused(text: str, error: str) -> None:
         ("- topology: a\n", "line 1: this topology is neither tree nor block nor flat"),
         ("- topology: a\n  flat: true\n- topology: a\n  flat: true\n", "line 3: a second topology a"),
         ("- topology: a\n  tree:\n    switches:\n    - switch: s\n", "line 4: switch s has neither nodes nor"),
-        ("- topology: a\n  block:\n    blocks:\n    - block: s\n      nodes: n[1\n", "line 5, column 15: host list 'n[1': the bracket"),
+        ("- topology: a\n  block:\n    blocks:\n    - block: s\n      nodes: n[1\n", "line 5, column 15: host list"),
         ("- topology: &a b\n", "line 1, column 13: '&a b' is YAML that is not read here"),
         ("- topology: a\n\tflat: true\n", "line 2, column 1: a tab in the indentation"),
         ("- topology: a\n    flat: true\n", "line 2, column 5: 'flat: true' does not fit the indentation above it"),
