@@ -12,7 +12,7 @@ from colocd.core.actions import Drain, Place, Release, encode_plan
 from colocd.core.plan import plan
 from colocd.core.reclaim import choose, ground
 from colocd.core.service import Mode
-from colocd.core.view import Reading, ReplicaState, ServiceView, View, decode_view, encode_view
+from colocd.core.view import JobState, Reading, ReplicaState, ServiceView, View, decode_view, encode_view
 
 
 @settings(max_examples=150, deadline=None)
@@ -90,7 +90,7 @@ def test_more_free_gpus_never_cost_more(v: View) -> None:
     if not running:
         return
     fewer = tuple(j for j in v.jobs if j is not running[0])
-    freed = {n: m for n, m in (running[0].gpus or {}).items()}
+    freed = dict((running[0].gpus or {}).items())
     nodes = tuple(msgspec.structs.replace(n, used=(n.used or 0) & ~freed.get(n.name, 0)) for n in v.nodes)
     after, _ = choose(
         spec,
@@ -121,7 +121,7 @@ def test_judged_by_where_the_replica_will_sit() -> None:
 def test_unknown_load_opens_no_valley_and_evicts_nobody() -> None:
     running = (replica(0, gpus=0b11, node="n1", job="90"),)
     waiting = batch(7, gpus_requested=1)
-    blind = ServiceView(spec=service(max_replicas=4), replicas=running, load=None)
+    blind = ServiceView(spec=service(max_replicas=8), replicas=running, load=None)
     plan_blind = plan(view(waiting, services=(blind,)))
     assert [a for a in plan_blind.actions if not isinstance(a, Release)] == []
     assert not any(isinstance(a, Release) for a in plan_blind.actions), plan_blind
@@ -167,7 +167,7 @@ def test_unknown_gpus_and_topology_are_left_alone() -> None:
     v = view(batch(1, {"n1": 0xFF}), services=(hungry,))
     unknown = msgspec.structs.replace(v, nodes=(msgspec.structs.replace(v.nodes[0], used=None),))
     shapeless = msgspec.structs.replace(v, nodes=(msgspec.structs.replace(v.nodes[0], shape=None),))
-    unread = view(batch(1, {"n1": 0xFF}, gpus=None), services=(hungry,), nodes=1)
+    unread = view(batch(1, state=JobState.RUNNING, gpus_requested=8, lost=True), services=(hungry,))
     for odd, word in ((unknown, "could not be read"), (shapeless, "topology is unknown")):
         result = plan(odd)
         assert not any(isinstance(a, Place) for a in result.actions)

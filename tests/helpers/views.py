@@ -74,14 +74,15 @@ def replica(slot: int, state: ReplicaState = ReplicaState.READY, name: str = "ch
     return Replica(service=name, slot=slot, state=state, **facts)  # type: ignore[arg-type]
 
 
-def batch(number: int, gpus: dict[str, int] | None = None, **changes: object) -> Job:
+def batch(number: int, gpus: dict[str, int] | None = None, *, lost: bool = False, **changes: object) -> Job:
+    """A job of coloc's; `lost`: its GPUs could not be read."""
     facts: dict[str, object] = {
         "ref": str(number),
         "user": "ann",
         "name": f"job{number}",
         "partition": "batch",
         "state": JobState.RUNNING if gpus else JobState.PENDING,
-        "gpus": gpus or {},
+        "gpus": None if lost else gpus or {},
         "gpus_requested": sum(m.bit_count() for m in (gpus or {}).values()) or 1,
         "started": AT - 1000 if gpus else None,
         "submitted": AT - 2000,
@@ -124,7 +125,7 @@ def filled_views(draw: st.DrawFn) -> View:
     number = 1
     for n in range(1, count + 1):
         left = list(draw(st.permutations(range(8))))
-        while left and draw(st.booleans() | st.just(True)):
+        while left:
             size = draw(st.sampled_from([1, 1, 2, 2, 3, 4]))
             mine, left = left[:size], left[size:]
             mask = sum(1 << i for i in mine)
