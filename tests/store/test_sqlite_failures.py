@@ -5,7 +5,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -16,8 +15,6 @@ from colocd.errors import StoreUnavailable
 from colocd.store import open_store
 from colocd.store.records import BatchJob, Intent
 from colocd.store.sql import SqlStore
-
-NOBODY = 65534
 
 
 def intent(key: str) -> Intent:
@@ -94,37 +91,42 @@ def test_replaced_by_a_backup(quick: SqlStore, path: Path, sqlite_template: Path
         assert [row[0] for row in other.execute("SELECT key FROM intents")] == ["b"]
 
 
-def test_not_writable(sqlite_template: Path) -> None:
-    # Rights mean nothing to root: a child does the writing as somebody else, who may read but not write.
-    folder = Path(tempfile.mkdtemp())
-    try:
-        shutil.copy(sqlite_template, folder / "coloc.db")
-        (folder / "coloc.db").chmod(0o444)
-        folder.chmod(0o755 if os.geteuid() == 0 else 0o555)
-        child = f"""
-import os, sys
+TRIER = """
+import sys
 from colocd.errors import StoreUnavailable
-from colocd.store import open_store, schema, opening
+from colocd.store import open_store, schema
 from colocd.store.records import Intent
-if os.geteuid() == 0:
-    os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
-for call in (lambda: open_store(sys.argv[1], check=False).intend(Intent(key="k", kind="k", subject="s", at=1.0)),
-             lambda: schema.upgrade(sys.argv[1]), lambda: schema.upgrade(sys.argv[1].replace("coloc.db", "new.db"))):
+url = sys.argv[1]
+store = open_store(url, check=False)
+for call in (
+    lambda: store.intend(Intent(key="k", kind="k", subject="s", at=1.0)),
+    lambda: schema.upgrade(url),
+    lambda: schema.upgrade(url.replace("coloc.db", "new.db")),
+):
     try:
         call()
     except StoreUnavailable as error:
         print(error)
 """
-        command = [sys.executable, "-c", child, f"sqlite:///{folder}/coloc.db"]
+
+
+def test_not_writable(sqlite_url: str, path: Path) -> None:
+    before = path.read_bytes()
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    # Rights mean nothing to root unless it gives up the power to override them.
+    powerless = ["setpriv", "--bounding-set=-dac_override", "--"] if os.geteuid() == 0 else []
+    command = [*powerless, sys.executable, "-c", TRIER, sqlite_url]
+    try:
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
-        lines = ran.stdout.splitlines()
-        assert len(lines) == 3
-        assert all("readonly" in line or "unable to open" in line for line in lines[:2])
-        assert lines[2].endswith("cannot be created: Permission denied")
     finally:
-        folder.chmod(0o755)
-        shutil.rmtree(folder)
+        path.parent.chmod(0o755)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 3
+    assert all("readonly" in line or "unable to open" in line for line in lines[:2])
+    assert lines[2].endswith("cannot be created: Permission denied")
+    assert path.read_bytes() == before
 
 
 FILLER = """
