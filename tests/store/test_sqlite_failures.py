@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from colocd.errors import StoreUnavailable
-from colocd.store import open_store
+from colocd.store import engine, open_store, schema
 from colocd.store.records import BatchJob, Intent
 from colocd.store.sql import SqlStore
 
@@ -62,6 +63,48 @@ def test_a_lock_that_goes_in_time_is_waited_for(sqlite_url: str, path: Path) -> 
         waiting.join()
     assert results == [True]
     store.close()
+
+
+def test_an_upgrade_waits_for_whoever_just_made_the_file(tmp_path: Path) -> None:
+    url, results = f"sqlite:///{tmp_path}/new.db", list[object]()
+
+    def upgrade() -> None:
+        try:
+            results.append(schema.upgrade(url, wait=30))
+        except StoreUnavailable as error:
+            results.append(error)
+
+    with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")  # the file is not in WAL mode yet
+        waiting = threading.Thread(target=upgrade)
+        waiting.start()
+        waiting.join(0.2)
+        assert results == []
+        other.execute("COMMIT")
+        waiting.join()
+    assert results == [(None, schema.revisions()[-1])]
+
+
+class BusyAtFirst(sqlite3.Connection):
+    """Answers "locked" at once, as SQLite was seen to do when several processes switched one new file to WAL."""
+
+    refusals = 2
+
+    def execute(self, *words: Any) -> sqlite3.Cursor:
+        if self.refusals:
+            self.refusals -= 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(*words)
+
+
+def test_the_switch_to_wal_is_tried_again_until_the_time_is_up(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "new.db", factory=BusyAtFirst)) as connection:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            engine._use_wal(connection, wait=0)
+        engine._use_wal(connection, wait=30)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_removed_and_put_back(quick: SqlStore, path: Path, tmp_path: Path) -> None:
