@@ -4,13 +4,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from colocd import config as module
 from colocd import servicefile
 from colocd.config import RULES, Config, check_config, config_warnings, load_config, parse_config
 from colocd.core.service import ServiceSpec
 from colocd.errors import BadConfig
-from hypothesis import given
-from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,12 +3,13 @@ import pwd
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from colocd.core.service import Capacity, Load, Measure, Mode, Ready, ServiceSpec
 from colocd.errors import BadFile
 from colocd.sbatch_options import option_reason, script_reason
 from colocd.servicefile import parse_service, service_warnings, spec_from_json, spec_to_json
-from hypothesis import given
-from hypothesis import strategies as st
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 HEAD = f"""name = "chat"

@@ -3,13 +3,14 @@ import tomllib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from colocd.config import Config, parse_config
 from colocd.errors import BadConfig
 from colocd.toml import decode, key_name
 from colocd.toml_lines import Path, key_lines
 from colocd.units import seconds
-from hypothesis import given
-from hypothesis import strategies as st
 
 TEXT = '''\
 mode = "act"  # [not.a.table]

@@ -1,12 +1,13 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from colocd.core.service import Capacity, Load, Measure, ServiceSpec
 from colocd.core.view import Reading, Replica, ReplicaState
 from colocd.telemetry.load import Answer, LoadReader, ServiceLoad
 from colocd.telemetry.scrape import Failure
 from colocd.telemetry.serving import ServingSample
 from colocd.telemetry.targets import fill_url, load_targets, ready_urls
-from hypothesis import given
-from hypothesis import strategies as st
 
 READY, STARTING, DRAINING, GONE = ReplicaState.READY, ReplicaState.STARTING, ReplicaState.DRAINING, ReplicaState.GONE
 DEAD = Failure("no connection: refused", 0.0)

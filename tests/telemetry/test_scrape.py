@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
+
 from colocd.clock import SystemClock
 from colocd.telemetry.scrape import Failure, Scraper, Target
 from colocd.telemetry.serving import ServingSample

@@ -2,10 +2,11 @@ import math
 from pathlib import Path
 
 import pytest
-from colocd.core.service import Measure
-from colocd.telemetry.serving import FACTS, SERVERS, ServingSample, measures, parse_serving
 from hypothesis import given
 from hypothesis import strategies as st
+
+from colocd.core.service import Measure
+from colocd.telemetry.serving import FACTS, SERVERS, ServingSample, measures, parse_serving
 
 VLLM = (Path(__file__).parent / "data" / "vllm-0.32.0.prom").read_text()
 Q = 'vllm:num_requests_waiting{engine="0"} 3\n'
