@@ -23,10 +23,10 @@ OWN = ("coloc-cost", "coloc-dry-run", "coloc-grace", "coloc-interval", "coloc-to
 
 TAKES_VALUE: dict[str, bool] = dict.fromkeys(_VALUE.split(), True) | dict.fromkeys(_NO_VALUE.split(), False)
 TAKES_VALUE |= {name: name != "coloc-dry-run" for name in OWN}
-_SHORT = """A account a array b begin B extra-node-info C constraint c cpus-per-task D chdir d dependency e error F nodefile
-G gpus h help H hold i input J job-name k no-kill L licenses M clusters m distribution N nodes n ntasks O overcommit o output
-p partition Q quiet q qos S core-spec s oversubscribe t time V version v verbose w nodelist W wait x exclude""".split()
-SHORT = dict(zip(_SHORT[::2], _SHORT[1::2], strict=True))
+_SHORT = """A:account a:array b:begin B:extra-node-info C:constraint c:cpus-per-task D:chdir d:dependency e:error F:nodefile
+G:gpus h:help H:hold i:input J:job-name k:no-kill L:licenses M:clusters m:distribution N:nodes n:ntasks O:overcommit
+o:output p:partition Q:quiet q:qos S:core-spec s:oversubscribe t:time V:version v:verbose w:nodelist W:wait x:exclude"""
+SHORT = {pair[0]: pair[2:] for pair in _SHORT.split()}
 
 
 class Option(NamedTuple):
