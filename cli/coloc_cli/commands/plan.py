@@ -40,7 +40,6 @@ def plan_of_view(path: str) -> bytes:
     """The plan for a view document as canonical JSON; raises `BadFile` when the view cannot be read."""
     import msgspec
     from colocd.core.actions import encode_plan
-    from colocd.core.plan import plan
     from colocd.core.view import VIEW_VERSION, decode_view
 
     try:
@@ -57,6 +56,8 @@ def plan_of_view(path: str) -> bytes:
     if view.version != VIEW_VERSION:
         message = f"{path} is a view of version {view.version}; this release reads version {VIEW_VERSION}"
         raise BadFile(message, "take the snapshot and plan with the same release")
+    from colocd.core.plan import plan
+
     return encode_plan(plan(view))
 
 
