@@ -6,10 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from colocd.errors import BadFile, ColocError, SlurmUnreachable
-
 from coloc_cli import output, settings
 from coloc_cli.sbatch_submit import Submission, prepare
+from colocd.errors import BadFile, ColocError, SlurmUnreachable
 
 HELP = """coloc sbatch: submit a batch job that coloc starts on idle GPUs and may requeue after a checkpoint.
 Every option of sbatch is taken unchanged. --signal=[B:]SIG[@SECONDS] also says how coloc asks the job to save.

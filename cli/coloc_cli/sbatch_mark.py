@@ -5,11 +5,11 @@ import re
 import signal as signals
 
 import msgspec
+
+from coloc_cli.sbatch_options import CommandLine
 from colocd.core.comment import SIGNALS, TARGETS, with_checkpoint
 from colocd.core.view import Checkpoint
 from colocd.errors import BadRequest
-
-from coloc_cli.sbatch_options import CommandLine
 
 LONGEST_COMMENT = 1024
 """Bytes of a comment that Slurm accepts."""

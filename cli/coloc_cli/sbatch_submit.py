@@ -5,10 +5,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from colocd.errors import BadRequest
-
 from coloc_cli import sbatch_mark, sbatch_script
 from coloc_cli.sbatch_options import OWN, CommandLine, read
+from colocd.errors import BadRequest
 
 T = TypeVar("T")
 _INFORMS = ("help", "usage", "version", "autocomplete")

@@ -48,6 +48,7 @@ def find_table(given: str | None, environ: Mapping[str, str], *, must_open: bool
 def api_config(given: str | None, environ: Mapping[str, str]) -> "ApiConfig":
     """Where the daemon's sockets are; raises `BadConfig` when the file names them wrongly."""
     import msgspec
+
     from colocd.config import ApiConfig
 
     table = find_table(given, environ)

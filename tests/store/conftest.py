@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from colocd.store import open_store, schema
 from colocd.store.private_postgres import PrivatePostgres
 from colocd.store.sql import SqlStore

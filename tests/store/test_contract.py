@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+
 from colocd.errors import BadRequest, NotFound, StoreUnavailable
 from colocd.store.port import Store
 from colocd.store.records import (

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from colocd.errors import BadConfig, ColocError, SchemaOutdated, StoreUnavailable
 from colocd.store import open_store, schema
 from colocd.store.engine import WRITING, parse

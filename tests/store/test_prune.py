@@ -1,6 +1,7 @@
 """What pruning takes and what it leaves."""
 
 import pytest
+
 from colocd.store import history
 from colocd.store.port import Store
 from colocd.store.records import BatchJob, Decision, Handover, HandoverState, Intent, LoadSample, Outcome

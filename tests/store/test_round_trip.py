@@ -4,6 +4,9 @@ import math
 from typing import Any, TypeVar
 
 import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from colocd.clock import unix, utc
 from colocd.store.records import (
     BatchJob,
@@ -17,8 +20,6 @@ from colocd.store.records import (
     ServiceRow,
 )
 from colocd.store.sql import SqlStore
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
 from colocd.errors import BadRequest, SchemaOutdated, StoreUnavailable
 from colocd.store import open_store, schema
 from colocd.store.engine import connect, parse
 from colocd.store.records import Intent, LoadSample
 from colocd.store.schema import SchemaState
 from colocd.store.tables import metadata
-from sqlalchemy import inspect, text
 
 REVISIONS = schema.revisions()
 HEAD = REVISIONS[-1]

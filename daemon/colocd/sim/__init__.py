@@ -1,1 +1,1 @@
-"""The virtual Slurm cluster: the one fake, held to the live adapter's contract tests."""
+"""The virtual cluster: a deterministic Slurm on a virtual clock, for tests and simulations."""

@@ -84,6 +84,7 @@ batch_jobs = Table(
     Column("ever_released", Boolean, nullable=False),
     Column("retry_at", Instant),
     Column("ours", Boolean, nullable=False),
+    Column("pinned", Boolean, nullable=False),
     # The job's own word, not our clock: it may be no date at all, and one job's nonsense must not stop the others.
     Column("saved", Number),
     Column("ended", Words, index=True),

@@ -76,6 +76,7 @@ def upgrade() -> None:
         _column("ever_released", sa.Boolean()),
         _column("retry_at", INSTANT, null=True),
         _column("ours", sa.Boolean()),
+        _column("pinned", sa.Boolean()),
         _column("saved", sa.Float(53), null=True),
         _column("ended", WORDS, null=True),
         sa.PrimaryKeyConstraint("ref", name="pk_batch_jobs"),

@@ -1,0 +1,119 @@
+"""Submission and change of virtual jobs: what Slurm accepts, and what it refuses."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from colocd.core.view import Held, Job, JobState
+from colocd.errors import SlurmRefused
+from colocd.sim.engine import Engine
+from colocd.sim.model import ENDED, VJob, array_tasks, option
+from colocd.sim.program import Program
+from colocd.slurm.port import JobUpdate, Submission
+
+
+class Intake:
+    """Checks requests and carries them to the engine. Users get their uids in order of appearance, from 1000 on."""
+
+    def __init__(self, engine: Engine, program_for: Callable[[Job], Program]) -> None:
+        self._engine = engine
+        self._program_for = program_for
+        self._uids = {"root": 0}
+        self._number = 0
+
+    def submit(self, sub: Submission, engine: Engine) -> str:
+        """Take a job or a job array in; returns its ref. Raises `SlurmRefused`."""
+        wanted = self._nodes_wanted(sub)
+        self._check(sub, wanted)
+        try:
+            tasks = array_tasks(sub.options)
+        except ValueError as error:
+            raise SlurmRefused("sbatch: Invalid job array specification") from error
+        self._number += 1
+        user = sub.user or "root"
+        uid = self._uids.setdefault(user, 999 + len(self._uids))
+        exclude = option(sub.options, "exclude")
+        for task in tasks if tasks is not None else (None,):
+            job = VJob(
+                ref=f"{self._number}" if task is None else f"{self._number}_{task}",
+                number=self._number,
+                order=self._number * 100_000 + (task or 0),
+                sub=sub,
+                user=user,
+                uid=uid,
+                program=Program(),
+                submitted=engine.wall,
+                nodes_wanted=wanted,
+                comment=sub.comment,
+                requeue=sub.requeue,
+                required=sub.nodes,
+                reservation=sub.reservation,
+                nice=int(option(sub.options, "nice") or 0),
+                excluded=tuple(exclude.split(",")) if exclude else (),
+                held=Held.USER if sub.held else Held.NO,
+            )
+            job.work.at = engine.at
+            job.program = self._program_for(job.show(None))
+            engine.add(job)
+        return f"{self._number}"
+
+    @staticmethod
+    def _nodes_wanted(sub: Submission) -> int:
+        short = [word[2:] for word in sub.options if re.fullmatch(r"-N\d+", word)]
+        text = option(sub.options, "nodes") or (short[-1] if short else None)
+        return max(int(text) if text is not None else 1, len(sub.nodes))
+
+    def _check(self, sub: Submission, wanted: int) -> None:
+        engine = self._engine
+        if not sub.script.startswith("#!"):
+            raise SlurmRefused("sbatch: This does not look like a batch script")
+        partition = engine.partitions.get(sub.partition)
+        if partition is None:
+            raise SlurmRefused("sbatch: Batch job submission failed: Invalid partition name specified")
+        if any(name not in engine.nodes for name in sub.nodes):
+            raise SlurmRefused("sbatch: Batch job submission failed: Invalid node name specified")
+        self._check_reservation(sub.reservation, sub.user or "root")
+        nodes = [engine.nodes[name] for name in partition.nodes]
+        kinds = [n.types if sub.gpu_type is None else [t for t in n.types if t == sub.gpu_type] for n in nodes]
+        able = [n for n, kind in zip(nodes, kinds, strict=True) if len(kind) >= sub.gpus and n.cpus >= sub.cpus]
+        if len(able) < wanted or any(name not in {n.name for n in able} for name in sub.nodes):
+            raise SlurmRefused("sbatch: Batch job submission failed: Requested node configuration is not available")
+
+    def _check_reservation(self, name: str | None, user: str) -> None:
+        if name is None:
+            return
+        resv = self._engine.reservations.get(name)
+        if resv is None:
+            raise SlurmRefused("sbatch: Batch job submission failed: Requested reservation is invalid")
+        if resv.users and user not in resv.users:
+            raise SlurmRefused("sbatch: Batch job submission failed: Access denied to requested reservation")
+
+    def update(self, jobs: Sequence[VJob], change: JobUpdate) -> None:
+        """Change jobs; raises `SlurmRefused` before anything is changed."""
+        for job in jobs:
+            self._check_update(job, change)
+        for job in jobs:
+            if change.comment is not None:
+                job.comment = change.comment
+            if change.requeue is not None:
+                job.requeue = change.requeue
+            if change.nice is not None:
+                job.nice = change.nice
+            if change.nodes is not None:
+                job.required = change.nodes
+                job.nodes_wanted = max(self._nodes_wanted(job.sub), len(change.nodes))
+            if change.reservation is not None:
+                job.reservation = change.reservation or None
+            if change.start_now:
+                job.eligible = self._engine.at
+            self._engine.consider(job)
+
+    def _check_update(self, job: VJob, change: JobUpdate) -> None:
+        pending = job.state is JobState.PENDING
+        if not pending and (change.nodes is not None or change.nice is not None or change.start_now):
+            raise SlurmRefused(f"job {job.ref}: Job is no longer pending execution")
+        if job.state in ENDED and (change.requeue is not None or change.reservation is not None):
+            raise SlurmRefused(f"job {job.ref}: Job/step already completing or completed")
+        if change.reservation:
+            self._check_reservation(change.reservation, job.user)
+        if change.nodes and any(name not in self._engine.nodes for name in change.nodes):
+            raise SlurmRefused(f"job {job.ref}: Invalid node name specified")

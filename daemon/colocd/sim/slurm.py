@@ -1,0 +1,273 @@
+"""`VirtualSlurm`: the port's fake, for tests and the simulator. Deterministic; time comes from the clock alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from coloc_topology.shape import Shape
+from colocd.clock import Clock
+from colocd.core.view import Held, Job, JobState, Node
+from colocd.errors import SlurmRefused
+from colocd.sim.engine import Engine, Timing
+from colocd.sim.faults import Faulty
+from colocd.sim.gpus import GpuChoice
+from colocd.sim.intake import Intake
+from colocd.sim.model import ENDED, VJob, VNode
+from colocd.sim.program import ENDLESS, Program, Work, marked
+from colocd.slurm.port import Cluster, JobUpdate, Partition, Reservation, Submission
+
+PARTITIONS = (Partition(name="batch", up=True, tier=1), Partition(name="online", up=True, tier=10))
+
+
+class VirtualSlurm(Faulty):
+    """Implements `SlurmPort` on `shapes` (node name to shape); every call first does what is due by `clock`.
+
+    `partitions` without nodes have all of them. `types`: gres type per node, one for all its GPUs or one each; default
+    `h100`. `cpus`: cores of each node. `program_for(job)` says what a job does (the job as it is when submitted).
+    Delays are seconds; `sched_delay` is the time from a change to the scheduler's next pass. See `Faulty` for faults.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        shapes: Mapping[str, Shape],
+        *,
+        version: str = "22.05.8",
+        partitions: Sequence[Partition] = PARTITIONS,
+        types: Mapping[str, str | tuple[str, ...]] | None = None,
+        cpus: int = 16,
+        kill_wait: float = 5.0,
+        requeue_delay: float = 5.0,
+        remember: float = 300.0,
+        sched_delay: float = 0.0,
+        links_inverted: bool = False,
+        spread_single: bool = True,
+        program_for: Callable[[Job], Program] = lambda job: ENDLESS,
+    ) -> None:
+        super().__init__(clock)
+        self.version = version
+        parts = {p.name: _whole(p, tuple(shapes)) for p in partitions}
+        nodes = {}
+        for name, shape in shapes.items():
+            kind = (types or {}).get(name, "h100")
+            each = (kind,) * shape.gpus if isinstance(kind, str) else kind
+            nodes[name] = VNode(name, shape, cpus, each, tuple(p.name for p in parts.values() if name in p.nodes))
+        timing = Timing(kill_wait=kill_wait, requeue_delay=requeue_delay, remember=remember, sched_delay=sched_delay)
+        self._engine = Engine(clock, nodes, parts, GpuChoice(spread_single, links_inverted), timing)
+        self._intake = Intake(self._engine, program_for)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def read(self) -> Cluster:
+        """See `SlurmPort.read`."""
+        return self._read("read", (), self._cluster)
+
+    def _cluster(self) -> Cluster:
+        engine = self._now()
+        return Cluster(
+            version=self.version,
+            nodes=tuple(node.show() for node in engine.nodes.values()),
+            jobs=tuple(self._show(job) for job in engine.jobs.values()),
+            partitions=tuple(engine.partitions.values()),
+            reservations=tuple(engine.reservations.values()),
+        )
+
+    def jobs(self, refs: Sequence[str]) -> dict[str, Job]:
+        """See `SlurmPort.jobs`."""
+        return self._read("jobs", (tuple(refs),), lambda: {j.ref: self._show(j) for j in self._known(refs)})
+
+    def node(self, name: str) -> Node:
+        """See `SlurmPort.node`."""
+        return self._read("node", (name,), lambda: self._node(name).show())
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        """See `SlurmPort.reservations`."""
+        return self._read("reservations", (), lambda: tuple(self._now().reservations.values()))
+
+    def find(self, comment_token: str) -> tuple[Job, ...]:
+        """See `SlurmPort.find`."""
+        return self._read(
+            "find",
+            (comment_token,),
+            lambda: tuple(self._show(j) for j in self._now().jobs.values() if comment_token in j.comment),
+        )
+
+    def work(self, ref: str) -> Work:
+        """What a job has done, saved and lost so far; for tests and reports."""
+        job = self._now().jobs[ref]
+        job.work.turn(job.work.rate, self._engine.at)
+        return job.work
+
+    # --- changing ------------------------------------------------------------------------------------------------
+
+    def submit(self, job: Submission) -> str:
+        """See `SlurmPort.submit`."""
+        return self._change("submit", (job,), lambda: self._intake.submit(job, self._now()), "")
+
+    def hold(self, refs: Sequence[str]) -> None:
+        """See `SlurmPort.hold`."""
+        self._change("hold", (tuple(refs),), lambda: self._hold(refs, Held.ADMIN), None)
+
+    def _hold(self, refs: Sequence[str], who: Held) -> None:
+        for job in self._all(refs):
+            if job.state is JobState.COMPLETING and job.after == "requeue":
+                job.after = "requeuehold"
+            elif job.state is not JobState.PENDING:
+                raise SlurmRefused(f"job {job.ref}: Job is no longer pending execution")
+            else:
+                job.held = who
+                self._engine.consider(job)
+
+    def release(self, refs: Sequence[str]) -> None:
+        """See `SlurmPort.release`."""
+        self._change("release", (tuple(refs),), lambda: self._release(refs), None)
+
+    def _release(self, refs: Sequence[str]) -> None:
+        for job in self._all(refs):
+            if job.state is JobState.COMPLETING and job.after == "requeuehold":
+                job.after = "requeue"
+            elif job.state is not JobState.PENDING:
+                raise SlurmRefused(f"job {job.ref}: Job is no longer pending execution")
+            else:
+                job.held = Held.NO
+                self._engine.consider(job)
+
+    def update(self, ref: str, change: JobUpdate) -> None:
+        """See `SlurmPort.update`."""
+        self._change("update", (ref, change), lambda: self._intake.update(self._all([ref]), change), None)
+
+    def signal(self, refs: Sequence[str], signal: str, to: str) -> None:
+        """See `SlurmPort.signal`."""
+        self._change("signal", (tuple(refs), signal, to), lambda: self._signal(refs, signal, to), None)
+
+    def _signal(self, refs: Sequence[str], signal: str, to: str) -> None:
+        for job in self._all(refs):
+            self._engine.signal(job, signal, to)
+
+    def requeue(self, refs: Sequence[str], *, hold: bool) -> None:
+        """See `SlurmPort.requeue`."""
+        self._change("requeue", (tuple(refs), hold), lambda: self._requeue(refs, hold), None)
+
+    def _requeue(self, refs: Sequence[str], hold: bool) -> None:
+        for job in self._all(refs):
+            if job.state is JobState.PENDING:
+                raise SlurmRefused(f"job {job.ref}: Job is pending execution")
+            if not job.requeue:
+                raise SlurmRefused(f"job {job.ref}: Requested operation is presently disabled")
+            if job.state in ENDED:
+                self._engine.back(job, hold=hold)
+            else:
+                self._engine.kill(job, "requeuehold" if hold else "requeue")
+
+    def cancel(self, refs: Sequence[str]) -> None:
+        """See `SlurmPort.cancel`."""
+        self._change("cancel", (tuple(refs),), lambda: self._cancel(refs), None)
+
+    def _cancel(self, refs: Sequence[str]) -> None:
+        for job in self._known(refs):
+            if job.state is JobState.PENDING:
+                self._engine.finish(job, JobState.FAILED, "Cancelled")
+            elif job.state not in ENDED:
+                self._engine.kill(job, "Cancelled")
+
+    def reserve(self, name: str, node: str, users: Sequence[str], minutes: int) -> None:
+        """See `SlurmPort.reserve`."""
+        args = (name, node, tuple(users), minutes)
+        self._change("reserve", args, lambda: self._reserve(*args), None)
+
+    def _reserve(self, name: str, node: str, users: tuple[str, ...], minutes: int) -> None:
+        found = self._node(name=node)
+        engine = self._engine
+        if name in engine.reservations:
+            raise SlurmRefused(f"reservation {name}: Reservation name already exists")
+        if found.reservation is not None:
+            raise SlurmRefused(f"reservation {name}: Requested reservation overlaps {found.reservation.name}")
+        wall = engine.wall
+        resv = Reservation(name=name, nodes=(node,), users=users, starts=wall, ends=wall + minutes * 60)
+        engine.reserve(resv, minutes * 60)
+
+    def unreserve(self, name: str) -> None:
+        """See `SlurmPort.unreserve`."""
+        self._change("unreserve", (name,), lambda: self._unreserve(name), None)
+
+    def _unreserve(self, name: str) -> None:
+        resv = self._now().reservations.get(name)
+        if resv is None:
+            return
+        if self._engine.busy(name):
+            raise SlurmRefused(f"reservation {name}: Requested reservation is in use")
+        self._engine.unreserve(resv)
+
+    # --- what others do on the cluster ---------------------------------------------------------------------------
+
+    def comment_by(self, user: str, ref: str, comment: str) -> None:
+        """A user changes a job's comment; raises `SlurmRefused` unless it is the user's own."""
+        with self._lock:
+            for job in self._all([ref]):
+                if user not in (job.user, "root"):
+                    raise SlurmRefused(f"job {ref}: Access/permission denied")
+                job.comment, job.shown = comment, None
+
+    def checkpointed(self, ref: str, *, saved: float | None = None, yielded: float | None = None) -> None:
+        """A job writes these facts into its own comment."""
+        with self._lock:
+            for job in self._all([ref]):
+                job.comment, job.shown = marked(job.comment, saved=saved, yielded=yielded), None
+
+    def hold_by_user(self, ref: str) -> None:
+        """The owner holds a pending job."""
+        with self._lock:
+            self._hold([ref], Held.USER)
+
+    def fail_node(self, name: str) -> None:
+        """A node goes down at once: its jobs are requeued if they may be, else they have failed."""
+        with self._lock:
+            self._engine.fail_node(self._node(name))
+
+    def drain(self, name: str) -> None:
+        """A node takes no new jobs; those on it go on."""
+        with self._lock:
+            self._node(name).drained = True
+
+    def resume(self, name: str) -> None:
+        """A down or drained node is up again."""
+        with self._lock:
+            node = self._node(name)
+            node.down = node.drained = False
+            self._engine.wake()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _now(self) -> Engine:
+        self._engine.advance()
+        return self._engine
+
+    def _show(self, job: VJob) -> Job:
+        return job.show(self._engine.resv_end(job))
+
+    def _node(self, name: str) -> VNode:
+        node = self._now().nodes.get(name)
+        if node is None:
+            raise SlurmRefused(f"node {name}: Node not found")
+        return node
+
+    def _known(self, refs: Sequence[str]) -> list[VJob]:
+        engine = self._now()
+        found: dict[str, VJob] = {}
+        for ref in refs:
+            same = (
+                [engine.jobs[ref]] if ref in engine.jobs else engine.numbers.get(int(ref), []) if ref.isdigit() else []
+            )
+            found.update((job.ref, job) for job in same)
+        return list(found.values())
+
+    def _all(self, refs: Sequence[str]) -> list[VJob]:
+        for ref in refs:
+            if not self._known([ref]):
+                raise SlurmRefused(f"job {ref}: Invalid job id specified")
+        return self._known(refs)
+
+
+def _whole(partition: Partition, names: tuple[str, ...]) -> Partition:
+    """The partition with its nodes filled in."""
+    if partition.nodes:
+        return partition
+    return Partition(name=partition.name, up=partition.up, tier=partition.tier, nodes=names, preempt=partition.preempt)
