@@ -8,12 +8,12 @@ from threading import Event
 from typing import Any, NamedTuple
 
 import pytest
+from tests.api.fake_backend import AT, FakeBackend
+
 from coloc_cli.app import App
 from coloc_cli.main import run
 from colocd.api.server import ApiServer
 from colocd.config import ApiConfig
-
-from tests.api.fake_backend import AT, FakeBackend
 
 
 class FixedClock:

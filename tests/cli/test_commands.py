@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.api.fake_backend import AT, FakeBackend
+from tests.cli.conftest import Coloc, FixedClock
+
 from colocd.api.server import ApiServer
 from colocd.core.view import decode_view
 from colocd.errors import SlurmUnknown
-
-from tests.api.fake_backend import AT, FakeBackend
-from tests.cli.conftest import Coloc, FixedClock
 
 pytestmark = pytest.mark.usefixtures("daemon")
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import click
 import pytest
+from tests.api.fake_backend import FakeBackend
+from tests.cli.conftest import Coloc, python_path
+
 from coloc_cli import main
 from coloc_cli.main import COMMANDS, LazyGroup, cli
 from colocd.api.server import ApiServer
 from colocd.errors import ColocError
 from colocd.store.schema import check
-
-from tests.api.fake_backend import FakeBackend
-from tests.cli.conftest import Coloc, python_path
 
 ROOT = Path(__file__).parents[2]
 Fresh = Callable[..., subprocess.CompletedProcess[bytes]]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from colocd.core.comment import parse_comment
 from colocd.core.view import Checkpoint
 

@@ -1,10 +1,11 @@
 import getopt
 
 import pytest
-from coloc_cli.sbatch_options import OWN, SHORT, TAKES_VALUE, read, resolve
-from coloc_cli.sbatch_script import directives, is_het, split
 from hypothesis import given
 from hypothesis import strategies as st
+
+from coloc_cli.sbatch_options import OWN, SHORT, TAKES_VALUE, read, resolve
+from coloc_cli.sbatch_script import directives, is_het, split
 
 
 @pytest.mark.parametrize(
