@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy import event
+
 from colocd.clock import SystemClock
 from colocd.store import open_store, schema
 from colocd.store.private_postgres import PrivatePostgres
 from colocd.store.records import Intent, LoadSample, Outcome
 from colocd.store.sql import SqlStore
-from sqlalchemy import event
 
 CLOCK = SystemClock()
 START = 1_760_000_000.0

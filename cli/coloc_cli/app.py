@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from colocd.clock import Clock, SystemClock
 
 from coloc_cli import settings
+from colocd.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from coloc_cli.client import Client

@@ -7,6 +7,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+
 from colocd.config import ApiConfig
 from colocd.errors import ColocError, DaemonUnreachable, NotAllowed
 

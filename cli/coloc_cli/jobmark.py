@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+
 from colocd.clock import Clock
 from colocd.core.comment import parse_comment, with_checkpoint
 from colocd.errors import BadRequest, NotFound, SlurmRefused, SlurmUnreachable

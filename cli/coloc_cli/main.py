@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import NoReturn
 
 import click
-from colocd.errors import BadRequest, ColocError
 
 from coloc_cli import output
 from coloc_cli.app import App, shared_options
+from colocd.errors import BadRequest, ColocError
 
 COMMANDS = {
     "status": "What colocd sees and does now.",

@@ -34,10 +34,13 @@ def read_table(path: str) -> dict[str, Any]:
         raise BadConfig(f"{path}: {error}") from None
 
 
-def find_table(given: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
-    """As `read_table` of the file that applies; empty when only the default path applies and cannot be opened."""
+def find_table(given: str | None, environ: Mapping[str, str], *, must_open: bool = True) -> dict[str, Any]:
+    """As `read_table` of the file that applies; empty when the default path applies and cannot be opened.
+
+    `must_open` False: also when COLOC_CONFIG names a file that cannot be opened. A `given` file must always be there.
+    """
     path = config_path(given, environ)
-    if path == DEFAULT_PATH and not given and not os.access(path, os.R_OK):
+    if not given and (path == DEFAULT_PATH or not must_open) and not os.access(path, os.R_OK):
         return {}
     return read_table(path)
 
@@ -45,6 +48,7 @@ def find_table(given: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
 def api_config(given: str | None, environ: Mapping[str, str]) -> "ApiConfig":
     """Where the daemon's sockets are; raises `BadConfig` when the file names them wrongly."""
     import msgspec
+
     from colocd.config import ApiConfig
 
     table = find_table(given, environ)

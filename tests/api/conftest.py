@@ -2,10 +2,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.api.fake_backend import FakeBackend
+
 from colocd.api.server import ApiServer
 from colocd.config import ApiConfig
-
-from tests.api.fake_backend import FakeBackend
 
 
 @pytest.fixture

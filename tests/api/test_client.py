@@ -3,13 +3,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.api.fake_backend import FakeBackend
+
 from coloc_cli.client import Client
 from colocd import errors
 from colocd.api.server import ApiServer
 from colocd.config import ApiConfig
 from colocd.errors import BadFile, BadRequest, ColocError, DaemonUnreachable, NotAllowed, NotFound
-
-from tests.api.fake_backend import FakeBackend
 
 
 def test_every_read(server: ApiServer, api_config: ApiConfig, backend: FakeBackend) -> None:

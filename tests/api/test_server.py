@@ -12,13 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.api.fake_backend import FakeBackend
+
 from colocd.api.routes import MAX_BODY
 from colocd.api.server import ApiServer
 from colocd.api.sockets import LONGEST
 from colocd.config import ApiConfig
 from colocd.errors import BadConfig
-
-from tests.api.fake_backend import FakeBackend
 
 CHANGES = [
     ("POST", "/v1/services"),

@@ -108,9 +108,8 @@ def test_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     version = project["version"]
     written = re.compile(rf"""(?i)version\w*['"]?\s*[:=]\s*['"]{re.escape(version)}['"]""")
-    twice = [
-        name for name in FILES if name.endswith((".py", ".toml", ".cfg")) and written.search((ROOT / name).read_text())
-    ]
+    ours = [name for name in FILES if name.endswith((".py", ".toml", ".cfg")) and not name.startswith("tests/")]
+    twice = [name for name in ours if written.search((ROOT / name).read_text())]
     assert twice == ["pyproject.toml"]
 
 

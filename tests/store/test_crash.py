@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from colocd.store import open_store, schema
 from colocd.store.records import Intent
 

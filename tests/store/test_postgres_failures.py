@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
+
 from colocd.errors import StoreUnavailable
 from colocd.store import open_store
 from colocd.store.private_postgres import PrivatePostgres
 from colocd.store.records import BatchJob, Intent
 from colocd.store.sql import SqlStore
-from sqlalchemy import make_url
 
 pytestmark = pytest.mark.service
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+
 from colocd.errors import StoreUnavailable
 from colocd.store import open_store
 from colocd.store.records import BatchJob, Intent

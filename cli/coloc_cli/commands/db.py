@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import click
-from colocd.errors import SchemaOutdated
 
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
+from colocd.errors import SchemaOutdated
 
 
 @click.group()

@@ -5,11 +5,11 @@ import sys
 from typing import Any
 
 import click
-from colocd.errors import BadFile
 
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
 from coloc_cli.words import gpu_set, joined, local
+from colocd.errors import BadFile
 
 
 @click.command()
@@ -39,6 +39,7 @@ def command(app: App, view_file: str | None, as_json: bool) -> None:
 def plan_of_view(path: str) -> bytes:
     """The plan for a view document as canonical JSON; raises `BadFile` when the view cannot be read."""
     import msgspec
+
     from colocd.core.actions import encode_plan
     from colocd.core.plan import plan
     from colocd.core.view import VIEW_VERSION, decode_view

@@ -4,12 +4,12 @@ import sys
 from typing import Any
 
 import click
-from colocd.errors import BadFile, NotFound
 
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
 from coloc_cli.commands.status import show_services
 from coloc_cli.words import gpu_set
+from colocd.errors import BadFile, NotFound
 
 
 @click.group()

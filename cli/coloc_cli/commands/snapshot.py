@@ -3,10 +3,10 @@
 import os
 
 import click
-from colocd.errors import BadFile
 
 from coloc_cli import output
 from coloc_cli.app import App, pass_app, shared_options
+from colocd.errors import BadFile
 
 
 @click.command()

@@ -187,7 +187,10 @@ class HandoverMachine:
         if not node.up:
             return tools.save(h, abort=f"node {h.node} is {node.state}")
         spec = self._spec(h)
-        ready, wrong = placing.shape_free_set(tools, h, node, table, placing.required(h, spec))
+        if tools.store.intent(placing.replica_key(h)) is not None:
+            ready, wrong = True, None  # Submitted before a crash: its outcome is looked up, not called again.
+        else:
+            ready, wrong = placing.shape_free_set(tools, h, node, table, placing.required(h, spec))
         if ready:
             h, wrong = placing.submit_replica(tools, h, spec, node.address)
         elif self._left(h, "shape", self._entered(h), tools.policy.start_timeout) <= 0:

@@ -122,6 +122,11 @@ def plugged(tools: Tools, h: Handover) -> int:
     return mask
 
 
+def replica_key(h: Handover) -> str:
+    """Key of the present try to submit the replica."""
+    return f"{h.data['key']}.replica-{int(h.data.get('attempt', 0))}"
+
+
 def submission(tools: Tools, h: Handover, spec: ServiceSpec, key: str, address: str) -> Submission:
     """The replica's batch job: inside the fence, on the node, with its place in the service in the environment."""
     return Submission(
@@ -149,10 +154,9 @@ def submission(tools: Tools, h: Handover, spec: ServiceSpec, key: str, address: 
 
 def submit_replica(tools: Tools, h: Handover, spec: ServiceSpec, address: str) -> tuple[Handover, str | None]:
     """Submit the replica under a new key; (handover with the job, what went wrong)."""
-    attempt = int(h.data.get("attempt", 0))
-    key = f"{h.data['key']}.replica-{attempt}"
+    attempt, key = int(h.data.get("attempt", 0)), replica_key(h)
     job = submission(tools, h, spec, key, address)
-    h = tools.save(h, submitted_at=tools.clock.now())
+    h = tools.save(h, submitted_at=h.data["submitted_at"] if tools.store.intent(key) else tools.clock.now())
     result = tools.ledger.do(
         key, "submit", f"service:{h.service}", lambda: tools.slurm.submit(job), payload={"slot": h.slot}, handover=h.id
     )

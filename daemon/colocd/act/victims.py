@@ -71,18 +71,21 @@ def acknowledged(job: Job | None, before: dict[str, float | int | None] | None) 
 
 
 def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
-    """Write, before the requeue, that the coming hold is coloc's; each job's eviction is counted once per handover."""
+    """Write, before the requeue, that the coming hold is coloc's.
+
+    An eviction's time is when its victims were told: a row that has this time was counted before a crash already.
+    """
     known = {row.ref: row for row in tools.store.jobs()}
     now = tools.clock.now()
+    told_at = float(h.data["told_at"])
     rows = []
     for ref, job in jobs.items():
         row = known.get(ref) or BatchJob(ref=ref, user=job.user, name=job.name, first_seen=now, last_seen=now)
-        counted = h.data.get("evicted", [])
         rows.append(
             msgspec.structs.replace(
                 row,
-                evictions=row.evictions + (0 if ref in counted else 1),
-                evicted_at=now,
+                evictions=row.evictions + (row.evicted_at != told_at),
+                evicted_at=told_at,
                 ours=True,
                 released_at=None,
                 retry_at=None,

@@ -49,7 +49,9 @@ def parse(text: str) -> Target:
             raise BadConfig("the database URL must name a file by its absolute path", _URL_HINT)
         if url.query:
             raise BadConfig("a sqlite database URL takes no options", _URL_HINT)
-        return Target(url, Path(url.database), f"sqlite:///{url.database}")
+        # As it stands: only some releases of SQLAlchemy decode percent signs.
+        path = text.partition("://")[2][1:]
+        return Target(url, Path(path), f"sqlite:///{path}")
     if url.drivername in ("postgresql", "postgresql+psycopg"):
         url = url.set(drivername="postgresql+psycopg")
         return Target(url, None, url.set(query={}).render_as_string(hide_password=True))

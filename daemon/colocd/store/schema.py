@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,9 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
-import coloc_migrations
 from colocd.errors import BadRequest, SchemaOutdated, StoreUnavailable
 from colocd.store.engine import WRITING, Target, answering, connect, parse
+from colocd.store.tables import metadata
 
 _LOCK = 0x636F6C6F63
 """Key of the PostgreSQL advisory lock that keeps two upgrades apart ("coloc")."""
@@ -37,8 +38,9 @@ class SchemaState(msgspec.Struct, frozen=True):
 def config() -> Config:
     """The alembic configuration, made in code."""
     made = Config()
-    folder = Path(coloc_migrations.__file__).parent
+    folder = files("coloc_migrations")  # by name: neither package imports the other
     made.set_main_option("script_location", str(folder).replace("%", "%%"))
+    made.attributes["metadata"] = metadata
     return made
 
 
