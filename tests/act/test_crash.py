@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.rig import Rig
 
 from colocd.core.view import JobState
 from colocd.errors import SlurmRefused, SlurmUnknown, SlurmUnreachable, StoreUnavailable
 from colocd.store.records import Handover
-from helpers.rig import Rig
 
 WRITES = (
     "intend",

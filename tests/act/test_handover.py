@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.helpers.rig import SERVICE, Rig
 
 from colocd.core.service import Mode
 from colocd.core.view import Held, JobState
@@ -12,7 +13,6 @@ from colocd.sim.program import Program
 from colocd.slurm.port import JobUpdate
 from colocd.store.records import HandoverState as S
 from colocd.store.records import ServiceRow
-from helpers.rig import SERVICE, Rig
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def tracked() -> list[str]:
     if not names:
         found = [p.relative_to(ROOT) for p in ROOT.rglob("*") if p.is_file()]
         names = [str(p) for p in found if not any(part in SKIPPED or part.endswith("_cache") for part in p.parts)]
-    return sorted(name for name in names if name and (ROOT / name).is_file())
+    return sorted({name for name in names if name and (ROOT / name).is_file()})
 
 
 FILES = tracked()
