@@ -207,8 +207,8 @@ _NO_SCRIPT = "#!/bin/sh\n"
 
 
 def _read_script(folder: Path, name: str) -> str:
-    path = (folder / name).resolve(strict=True)
-    if not path.is_relative_to(folder.resolve()):
+    path = Path(os.path.realpath(folder / name, strict=True))  # Path.resolve raises RuntimeError for link loops
+    if not path.is_relative_to(os.path.realpath(folder)):
         raise ValueError("it lies outside the folder of the service file")
     # O_NONBLOCK: opening a named pipe must not hang the daemon
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

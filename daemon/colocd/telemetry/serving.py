@@ -4,7 +4,7 @@ What is not there, not a number or not credible is None and says why in `reasons
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
@@ -75,6 +75,8 @@ SERVERS: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
         "running": (_gauge("trtllm_num_requests_running"),),
         "waiting": (_gauge("trtllm_num_requests_waiting"),),
         "kv_use": (_gauge("trtllm_kv_cache_utilization"),),
+        "prompt_tokens_total": (_count("trtllm_prompt_tokens_total"),),
+        "generation_tokens_total": (_count("trtllm_generation_tokens_total"),),
     },
     "triton": {
         "running": (_gauge("nv_trt_llm_request_metrics", request_type="scheduled"),),
@@ -96,6 +98,13 @@ SERVERS: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
     },
 }
 """Per server and fact the series to read: the first one that is there counts (current name first, older ones after it)."""
+
+_MOST_SERIES = 4096
+_MOST = 1e18
+"""More of anything than a server can count in a lifetime."""
+
+_SAME = frozenset({"tp_rank"})
+"""Labels of workers that all tell the same number (SGLang with metrics of all schedulers): the largest counts, not the sum."""
 
 
 def measures(server: str) -> frozenset[Measure]:
@@ -191,29 +200,30 @@ def _read(series: Mapping[str, _Series], sources: Iterable[Source], *, largest: 
         if lines.type not in (None, "untyped", "unknown", source.type):
             raise ValueError(f"{source.name} is a {lines.type:.20}, not a {source.type}")
         total = max(values) if largest else math.fsum(values)
-        if not math.isfinite(total):
-            raise ValueError(f"{source.name} is too large")
         if largest and total > 1.01:
             raise ValueError(f"{source.name} is {total:g}, but a share is at most 1")
         return min(total, 1.0) if largest else total
     raise ValueError(f"{' and '.join(_shown(source) for source in sources)} is not in the answer")
 
 
-def _values(lines: Iterable[str], source: Source) -> list[float]:
-    values: list[float] = []
+def _values(lines: Sequence[str], source: Source) -> list[float]:
+    values: dict[frozenset[tuple[str, str]], float] = {}
     seen: set[frozenset[tuple[str, str]]] = set()
+    if len(lines) > _MOST_SERIES:
+        raise ValueError(f"{source.name} has {len(lines)} series, more than can be meant")
     for line in lines:
         labels, value = _sample(line, source.name)
         if any(labels.get(name) != wanted for name, wanted in source.labels):
             continue
-        if not math.isfinite(value) or value < 0:
+        if not 0 <= value <= _MOST:  # NaN is not, either
             raise ValueError(f"{source.name} is {value:g}")
         key = frozenset(labels.items())
         if key in seen:
             raise ValueError(f"{source.name} is there twice with the same labels")
         seen.add(key)
-        values.append(value)
-    return values
+        group = frozenset(pair for pair in key if pair[0] not in _SAME)
+        values[group] = max(value, values.get(group, 0.0))
+    return list(values.values())
 
 
 def _sample(line: str, name: str) -> tuple[dict[str, str], float]:
