@@ -117,6 +117,12 @@ def _invoke(argv: Sequence[str], app: App) -> int:
             result = cli.invoke(ctx)
     except click.exceptions.Exit as end:
         return end.exit_code
+    except click.UsageError as error:
+        # A group without a command: click 8.1 shows its help, later releases call that an error.
+        if type(error).__name__ != "NoArgsIsHelpError" or error.ctx is None:
+            raise
+        output.say(error.ctx.get_help())
+        return 0
     return result if isinstance(result, int) else 0
 
 

@@ -41,7 +41,6 @@ def plan_of_view(path: str) -> bytes:
     import msgspec
 
     from colocd.core.actions import encode_plan
-    from colocd.core.plan import plan
     from colocd.core.view import VIEW_VERSION, decode_view
 
     try:
@@ -58,6 +57,8 @@ def plan_of_view(path: str) -> bytes:
     if view.version != VIEW_VERSION:
         message = f"{path} is a view of version {view.version}; this release reads version {VIEW_VERSION}"
         raise BadFile(message, "take the snapshot and plan with the same release")
+    from colocd.core.plan import plan
+
     return encode_plan(plan(view))
 
 
