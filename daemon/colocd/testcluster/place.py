@@ -1,0 +1,116 @@
+"""Where a cluster's files are: its directory, the short path that Slurm sees, and a whole other system to run it in."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from colocd.errors import BadFile, ColocError, NotFound
+from colocd.testcluster.spec import Spec, cgroup_conf, gres_conf, slurm_conf
+
+# A Unix socket's path has at most 107 bytes; slurmstepd appends `/spool/n16_4294967295.4294967291`.
+LONGEST = 70
+COMMANDS = (
+    *(
+        "munged",
+        "slurmctld",
+        "slurmd",
+        "sbatch",
+        "srun",
+        "salloc",
+        "scancel",
+        "scontrol",
+        "squeue",
+        "sinfo",
+        "sacctmgr",
+    ),
+    *("sacct", "sprio", "sdiag", "strigger"),
+)
+FOLDERS = {"bin": 0o755, "gpu": 0o755, "log": 0o755, "run": 0o755, "spool": 0o755, "state": 0o700, "work": 0o1777}
+
+
+def short(directory: Path) -> str:
+    """The path that stands in Slurm's files: the directory, or a link to it if it is long or has odd characters."""
+    path = str(directory)
+    if len(os.fsencode(path)) <= LONGEST and re.fullmatch(r"[A-Za-z0-9_./+-]+", path):
+        return path
+    parent = tempfile.gettempdir()
+    if len(parent) > 30 or not re.fullmatch(r"[A-Za-z0-9_./+-]+", parent):
+        parent = "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="coloc-", dir=parent))
+    folder.chmod(0o755)
+    link = folder / "c"
+    link.symlink_to(directory)
+    return str(link)
+
+
+def write(directory: Path, spec: Spec) -> None:
+    """Write everything the daemons need into the directory."""
+    for name, mode in FOLDERS.items():
+        (directory / name).mkdir(exist_ok=True)
+        (directory / name).chmod(mode)
+    for gpu in range(spec.shape.gpus):
+        (directory / "gpu" / f"nvidia{gpu}").touch()
+    (directory / "slurm.conf").write_text(slurm_conf(spec))
+    (directory / "gres.conf").write_text(gres_conf(spec))
+    (directory / "cgroup.conf").write_text(cgroup_conf(spec))
+    key = directory / "munge.key"
+    if not key.exists():
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o400)
+    if spec.root is not None:
+        _enter(directory, spec)
+
+
+def save(directory: Path, spec: Spec) -> None:
+    """Remember the spec for processes that attach, and for `down`."""
+    (directory / "cluster.json").write_bytes(msgspec.json.format(msgspec.json.encode(spec)) + b"\n")
+
+
+def load(directory: Path) -> Spec:
+    """The spec of the cluster in the directory; raises `NotFound` when there is none, `BadFile` when it is damaged."""
+    file = directory / "cluster.json"
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Spec)
+    except FileNotFoundError:
+        raise NotFound(f"there is no test cluster in {directory}", hint="name the directory given to `up`") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise BadFile(f"{file} cannot be read: {error}") from None
+
+
+def remove(directory: Path, spec: Spec) -> None:
+    """Remove the directory and what lies outside of it: mounts and the short link."""
+    if spec.root is not None:
+        for inner in (spec.base, "/dev", "/proc"):
+            where = spec.root + inner
+            if os.path.ismount(where):
+                subprocess.run(["umount", "-l", where], check=False, capture_output=True)
+        if os.path.isdir(spec.root + spec.base) and not os.path.ismount(spec.root + spec.base):
+            os.rmdir(spec.root + spec.base)
+    if spec.base != str(directory):
+        shutil.rmtree(Path(spec.base).parent, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _enter(directory: Path, spec: Spec) -> None:
+    """Make the directory visible inside the other system, and wrappers that run its commands in there."""
+    assert spec.root is not None
+    for source, inner in (("/proc", "/proc"), ("/dev", "/dev"), (str(directory), spec.base)):
+        where = spec.root + inner
+        if os.path.ismount(where):
+            continue
+        os.makedirs(where, exist_ok=True)
+        done = subprocess.run(["mount", "--bind", source, where], check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise ColocError(f"cannot mount {source} in {spec.root}: {done.stderr.strip()}", hint="run as root")
+    for name in COMMANDS:
+        wrapper = directory / "bin" / name
+        # The caller's folder is kept where the other system has it, too: sbatch starts jobs there.
+        wrapper.write_text(f'#!/bin/sh\nexec chroot {shlex.quote(spec.root)} {name} "$@"\n')
+        wrapper.chmod(0o755)

@@ -1,0 +1,130 @@
+"""What a throw-away cluster consists of, and the configuration files that follow from it. Pure text, no I/O."""
+
+import itertools
+
+import msgspec
+from coloc_topology.fit import fit_table
+from coloc_topology.shape import Level, Shape, quads
+
+CORES_PER_SOCKET = 8
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that another process needs to attach to the cluster; kept as `cluster.json` in its directory.
+
+    `base` is the path that stands in Slurm's files: the directory itself, or a short link to it. `port` is slurmctld's;
+    node k listens on `port + k`. `bin_dir`: where the commands are; `root`: a folder with a whole system to chroot into.
+    """
+
+    base: str
+    user: str
+    port: int = 0
+    nodes: int = 4
+    shape: Shape = msgspec.field(default_factory=quads)
+    gpu_type: str = "h100"
+    typed_islands: bool = False
+    links: bool = False
+    cores: bool = True
+    kill_wait: int = 5
+    preempt: bool = False
+    bin_dir: str | None = None
+    root: str | None = None
+    release: tuple[int, int] = (22, 5)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Node names, `n1` first."""
+        return tuple(f"n{k}" for k in range(1, self.nodes + 1))
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The gres type of each GPU; empty strings: untyped."""
+        if not self.typed_islands:
+            return (self.gpu_type,) * self.shape.gpus
+        islands = fit_table(self.shape).islands(Level.NVLINK)
+        letter = {
+            gpu: chr(ord("a") + k)
+            for k, mask in enumerate(islands)
+            for gpu in range(mask.bit_length())
+            if mask >> gpu & 1
+        }
+        return tuple(f"{self.gpu_type}_{letter[gpu]}" for gpu in range(self.shape.gpus))
+
+    @property
+    def sockets(self) -> tuple[int, ...]:
+        """The socket of each GPU, from the shape's cores, else its NUMA nodes, else all on socket 0."""
+        shape = self.shape
+        near: tuple[object, ...] = shape.cores if shape.cores and None not in shape.cores else shape.numa
+        order = list(dict.fromkeys(near))
+        return tuple(order.index(item) for item in near) or (0,) * shape.gpus
+
+
+def slurm_conf(spec: Spec) -> str:
+    """The text of slurm.conf."""
+    base, nodes = spec.base, f"n[1-{spec.nodes}]"
+    kinds = [
+        f"gpu:{kind}:{len(list(run))}" if kind else f"gpu:{len(list(run))}"
+        for kind, run in itertools.groupby(sorted(spec.types))
+    ]
+    preempt = ["PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE"] if spec.preempt else []
+    node_line = (
+        f"NodeName={nodes} NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{spec.port + 1}-{spec.port + spec.nodes}]"
+        f" SocketsPerBoard={max(spec.sockets, default=0) + 1} CoresPerSocket={CORES_PER_SOCKET} RealMemory=1000"
+        f" Gres={','.join(kinds)} State=UNKNOWN"
+    )
+    lines = [
+        "ClusterName=coloctest",
+        "SlurmctldHost=localhost(127.0.0.1)",
+        f"SlurmUser={spec.user}",
+        f"SlurmdUser={spec.user}",
+        f"SlurmctldPort={spec.port}",
+        "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny",
+        "AuthType=auth/munge",
+        "CredType=cred/munge",
+        # Without cred_expire a requeued job waits 121 s before it may start again.
+        f"AuthInfo=socket={base}/run/munge.sock,cred_expire=5",
+        f"StateSaveLocation={base}/state",
+        f"SlurmdSpoolDir={base}/spool/%n",
+        f"SlurmctldPidFile={base}/run/slurmctld.pid",
+        f"SlurmdPidFile={base}/run/slurmd-%n.pid",
+        f"SlurmctldLogFile={base}/log/slurmctld.log",
+        f"SlurmdLogFile={base}/log/slurmd-%n.log",
+        "ProctrackType=proctrack/linuxproc",
+        "TaskPlugin=task/none",
+        "SlurmdParameters=config_overrides",
+        "SelectType=select/cons_tres",
+        "SelectTypeParameters=CR_Core",
+        "GresTypes=gpu",
+        "ReturnToService=2",
+        "MpiDefault=none",
+        "PropagateResourceLimits=NONE",
+        f"KillWait={spec.kill_wait}",
+        "SchedulerParameters=bf_interval=2,sched_interval=2,sched_min_interval=100000",
+        *preempt,
+        node_line,
+        f"PartitionName=batch Nodes={nodes} PriorityTier=1 Default=YES",
+        f"PartitionName=online Nodes={nodes} PriorityTier=10",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def gres_conf(spec: Spec) -> str:
+    """The text of gres.conf: one line a GPU, in the shape's order; empty files stand in for devices."""
+    shape = spec.shape
+    lines = ["AutoDetect=off"]
+    for gpu, (kind, socket) in enumerate(zip(spec.types, spec.sockets, strict=True)):
+        words = [f"NodeName=n[1-{spec.nodes}]", "Name=gpu"]
+        words += [f"Type={kind}"] if kind else []
+        words.append(f"File={spec.base}/gpu/nvidia{gpu}")
+        if spec.cores:
+            words.append(f"Cores={socket * CORES_PER_SOCKET}-{(socket + 1) * CORES_PER_SOCKET - 1}")
+        if spec.links:
+            row = (-1 if other == gpu else shape.pair_nvlinks(gpu, other) for other in range(shape.gpus))
+            words.append(f"Links={','.join(map(str, row))}")
+        lines.append(" ".join(words))
+    return "\n".join(lines) + "\n"
+
+
+def cgroup_conf(spec: Spec) -> str:
+    """The text of cgroup.conf; slurmd of each release wants its own way to do without cgroups."""
+    return "CgroupPlugin=disabled\n" if spec.release >= (24, 5) else "CgroupAutomount=no\n"
