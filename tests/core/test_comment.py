@@ -1,8 +1,9 @@
 import pytest
-from colocd.core.comment import own_key, own_token, parse_comment, with_checkpoint
-from colocd.core.view import Checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
+
+from colocd.core.comment import own_key, own_token, parse_comment, with_checkpoint
+from colocd.core.view import Checkpoint
 
 seconds = st.none() | st.floats(0, 4e9, allow_nan=False).map(lambda x: float(f"{x:.15g}"))
 

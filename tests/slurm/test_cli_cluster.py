@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from colocd.errors import ColocError, NotFound
 from colocd.testcluster import PrivateCluster, down
 from colocd.testcluster.processes import every

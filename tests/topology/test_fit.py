@@ -1,11 +1,12 @@
 from itertools import combinations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from coloc_topology.errors import TopologyError
 from coloc_topology.fit import Fit, FitTable, fit_table
 from coloc_topology.shape import Level, Shape, bits, mask_of, quads
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 WORDS = ("NV1", "NV2", "NV12", "PIX", "PXB", "PHB", "NODE", "SYS")
 

@@ -1,13 +1,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from coloc_topology.errors import TopologyError
 from coloc_topology.fit import fit_table
 from coloc_topology.gres_conf import read_gres_conf
 from coloc_topology.gres_write import write_gres_conf
 from coloc_topology.shape import Level, Shape, quads
-from hypothesis import given
-from hypothesis import strategies as st
 
 DATA = Path(__file__).parent / "data" / "gres"
 

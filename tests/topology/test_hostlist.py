@@ -1,9 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from coloc_topology.cpulist import ranges
 from coloc_topology.errors import TopologyError
 from coloc_topology.hostlist import MAX_NAMES, expand, fold
-from hypothesis import given
-from hypothesis import strategies as st
 
 NAMES = st.from_regex(r"[a-z]{0,3}[0-9]{0,3}[-.a-z]{0,2}[0-9]{1,3}[a-z]{0,1}|[a-z]{1,4}", fullmatch=True)
 

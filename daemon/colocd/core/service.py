@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Literal
 
 import msgspec
+
 from coloc_topology.shape import Level
 
 LinkLevel = Literal["NVLINK", "NVLINK_PARTIAL", "PIX", "PXB", "PHB", "NODE", "SYS"]

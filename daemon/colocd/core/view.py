@@ -7,8 +7,8 @@ The JSON form is versioned by `VIEW_VERSION` and described in docs/view.md.
 from enum import StrEnum
 
 import msgspec
-from coloc_topology.shape import Shape
 
+from coloc_topology.shape import Shape
 from colocd.core.policy import Policy
 from colocd.core.service import ServiceSpec
 
@@ -195,6 +195,8 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: float | None = None
     ours: bool = False
     """The present hold was placed by coloc (requeue-and-hold, or taken back)."""
+    pinned: bool = False
+    """The required nodes were set by coloc, not by the user."""
 
 
 class HandoverBrief(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass, field
 
 from coloc_topology.shape import Shape
-
 from colocd.core.comment import parse_comment
 from colocd.core.view import Held, Job, JobState, Node
 from colocd.sim.gpus import Socket

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from coloc_topology.shape import Shape
-
 from colocd.clock import Clock
 from colocd.core.view import Held, Job, JobState, Node
 from colocd.errors import SlurmRefused

@@ -103,6 +103,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     ever_released: bool = False
     retry_at: float | None = None
     ours: bool = False
+    pinned: bool = False
     saved: float | None = None
     ended: str | None = None
     """Final Slurm state as the view names it; None: not ended."""

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from coloc_topology.shape import Shape, quads
 
+from coloc_topology.shape import Shape, quads
 from colocd.clock import Clock, SystemClock
 from colocd.errors import ColocError
 from colocd.testcluster import place, ports, processes

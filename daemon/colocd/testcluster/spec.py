@@ -3,6 +3,7 @@
 import itertools
 
 import msgspec
+
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import Level, Shape, quads
 

@@ -1,0 +1,88 @@
+"""`coloc status`: the daemon, its last cycle, GPUs, services and open handovers."""
+
+from typing import Any
+
+import click
+
+from coloc_cli import output
+from coloc_cli.app import App, json_option, pass_app, shared_options
+from coloc_cli.words import ago, gpu_set, joined, span
+
+GPU_USES = ("serving", "batch", "free", "other", "unknown")
+
+
+@click.command()
+@json_option
+@shared_options
+@pass_app
+def command(app: App, as_json: bool) -> None:
+    """What colocd sees and does now."""
+    with app.client() as client:
+        status = client.status()
+    if as_json:
+        output.as_json(status)
+        return
+    now = app.clock.now()
+    _head(status, now)
+    if services := status.get("services") or []:
+        output.say("")
+        show_services(services)
+    if handovers := status.get("handovers") or []:
+        output.say("")
+        _handovers(handovers, now)
+
+
+def _head(status: dict[str, Any], now: float) -> None:
+    mode = {"act": "acting", "advise": "advising only: decides and explains, touches nothing"}.get(
+        str(status.get("mode")), status.get("mode")
+    )
+    if status.get("paused") is not None:
+        mode = f"PAUSED: {status['paused'] or 'no reason given'}"
+    output.paragraph("colocd", f"{output.clean(status.get('version'))}, {mode}")
+    output.paragraph("Slurm", status.get("slurm") or None)
+    cycle = status.get("cycle")
+    if cycle:
+        took = cycle.get("seconds")
+        spent = "" if took is None else f" in {took:.2g} s"
+        output.paragraph(
+            "last cycle", f"{ago(cycle.get('at'), now)}{spent}: {cycle.get('sentence') or 'nothing to do'}"
+        )
+        for problem in cycle.get("problems") or []:
+            output.paragraph("problem", problem)
+    else:
+        output.paragraph("last cycle", "none yet")
+    if gpus := status.get("gpus"):
+        uses = [f"{output.clean(gpus.get(use))} {use}" for use in GPU_USES if gpus.get(use) != 0]
+        output.paragraph("GPUs", f"{output.clean(gpus.get('total'))}: {', '.join(uses)}")
+
+
+def show_services(services: list[dict[str, Any]]) -> None:
+    """Print services as a table with one line a service."""
+    rows = []
+    for service in services:
+        replicas = "  ".join(_replica(replica) for replica in service.get("replicas") or []) or "-"
+        rows.append([service.get(key) for key in ("name", "load", "need", "have", "ready")] + [replicas])
+    output.show(("SERVICE", "LOAD", "NEED", "HAVE", "READY", "REPLICAS"), rows, right="LOAD NEED HAVE READY")
+
+
+def _replica(replica: dict[str, Any]) -> str:
+    state = replica.get("state")
+    where = f"{replica.get('node') or '?'}:{gpu_set(replica.get('gpus'))}"
+    return where if state == "ready" else f"{where} {state}"
+
+
+def _handovers(handovers: list[dict[str, Any]], now: float) -> None:
+    rows = []
+    for handover in handovers:
+        since = handover.get("since")
+        rows.append(
+            (
+                handover.get("id"),
+                f"{handover.get('service')}/{handover.get('slot')}",
+                handover.get("node"),
+                handover.get("state"),
+                span(None if since is None else now - since),
+                joined(handover.get("victims")),
+            )
+        )
+    output.show(("HANDOVER", "REPLICA", "NODE", "STATE", "FOR", "VICTIMS"), rows, right="FOR")

@@ -1,0 +1,171 @@
+"""From the user's sbatch command line to the one that is run: held, requeueable, in the batch partition, marked."""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from coloc_cli import sbatch_mark, sbatch_script
+from coloc_cli.sbatch_options import OWN, CommandLine, read
+from colocd.errors import BadRequest
+
+T = TypeVar("T")
+_INFORMS = ("help", "usage", "version", "autocomplete")
+
+
+class Submission(NamedTuple):
+    """What is run: sbatch's words, its script where coloc had to read it (None: sbatch reads it itself), and remarks.
+
+    `stream_at` is the place in `words` of a script that could be read only once; None: it came on stdin, or is a file.
+    `shown` is the script for --coloc-dry-run; None: --wrap, or not readable.
+    """
+
+    words: list[str]
+    script: bytes | None = None
+    stream_at: int | None = None
+    shown: bytes | None = None
+    remarks: tuple[str, ...] = ()
+    dry: bool = False
+    informs: bool = False
+
+
+def prepare(
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    partitions: Sequence[str],
+    folder: str,
+    read_stdin: Callable[[], bytes],
+) -> Submission:
+    """Work out the call of sbatch. `partitions` are coloc's batch partitions; nothing is run or written.
+
+    Raises `BadRequest` for what coloc cannot take care of: heterogeneous jobs, --no-requeue, wrong options of its own.
+    """
+    line = read(words)
+    if line.has(*_INFORMS):
+        return Submission(["sbatch", *_theirs(words, line, OWN), *words[line.end :]], informs=True)
+    if line.rest < len(words) and words[line.rest] == ":" and line.end == line.rest:
+        raise _het()
+    script, stream = _script(words, line, environ, folder, read_stdin)
+    lines = sbatch_script.directives(script) if script is not None else []
+    if sbatch_script.is_het(lines):
+        raise _het()
+    inner = read([word for one in lines for word in one])
+    managed, partition, remarks = _partition(line, inner, environ, partitions)
+    ours: list[str] = []
+    drop: tuple[str, ...] = OWN
+    if managed:
+        _check_requeue(line, inner, environ)
+        signal = _first(line.last("signal"), environ.get("SBATCH_SIGNAL") or None, inner.last("signal"))
+        facts, remark = sbatch_mark.checkpoint(line, signal)
+        remarks += [remark] if remark else []
+        users = _first(line.last("comment"), inner.last("comment")) or ""
+        hold = [] if line.has("test-only") else ["--hold"]
+        ours = [*hold, "--requeue", *partition, f"--comment={sbatch_mark.comment(users, facts)}"]
+        drop += ("comment",)
+        remarks += _remarks(line, environ)
+    if stream and not (line.has("job-name") or inner.has("job-name") or environ.get("SBATCH_JOB_NAME")):
+        ours.append(f"--job-name={os.path.basename(words[line.rest])}")
+    head = ["sbatch", *ours, *_theirs(words, line, drop)]
+    return Submission(
+        [*head, *words[line.end :]],
+        script=script if stream or line.rest >= len(words) else None,
+        stream_at=len(head) + line.rest - line.end if stream else None,
+        shown=script,
+        remarks=() if line.has("quiet") else tuple(remarks),
+        dry=line.has("coloc-dry-run"),
+    )
+
+
+def _theirs(words: Sequence[str], line: CommandLine, drop: Sequence[str]) -> list[str]:
+    """The user's options as they were given, without those in `drop` (which have no short form)."""
+    gone = {
+        o.first + n
+        for o in line.options
+        if o.name in drop and (o.value is not None or o.name in OWN)
+        for n in range(o.width)
+    }
+    return [word for i, word in enumerate(words[: line.end]) if i not in gone]
+
+
+def _script(
+    words: Sequence[str], line: CommandLine, environ: Mapping[str, str], folder: str, read_stdin: Callable[[], bytes]
+) -> tuple[bytes | None, bool]:
+    """The script's bytes (None: --wrap or not readable), and whether it was a stream that is used up now."""
+    if line.has("wrap"):
+        return None, False
+    if line.rest >= len(words):
+        return read_stdin(), False
+    place = os.path.join(folder, line.last("chdir") or "")
+    path = sbatch_script.find(words[line.rest], place, environ)
+    if path is None:
+        return None, False
+    try:
+        stream = sbatch_script.is_stream(path)
+        return sbatch_script.load(path), stream
+    except OSError:
+        return None, False
+
+
+def _partition(
+    line: CommandLine, inner: CommandLine, environ: Mapping[str, str], partitions: Sequence[str]
+) -> tuple[bool, list[str], list[str]]:
+    """Whether coloc takes care of the job, the partition option to add, and remarks."""
+    care = f"coloc takes care only of {', '.join(partitions)}"
+    given = line.last("partition")
+    if given is not None:
+        if _within(given, partitions):
+            return True, [], []
+        return (
+            False,
+            [],
+            [f"partition {given}: {care}; the job is submitted as by plain sbatch, and starts without coloc"],
+        )
+    given = _first(environ.get("SBATCH_PARTITION") or None, inner.last("partition"))
+    if given is not None and _within(given, partitions):
+        return True, [], []
+    remarks = [f"the job goes to partition {partitions[0]} instead of {given}: {care}"] if given is not None else []
+    return True, [f"--partition={partitions[0]}"], remarks
+
+
+def _within(given: str, partitions: Sequence[str]) -> bool:
+    return all(name in partitions for name in given.split(","))
+
+
+def _check_requeue(line: CommandLine, inner: CommandLine, environ: Mapping[str, str]) -> None:
+    def last(one: CommandLine) -> bool | None:
+        return next((o.name == "requeue" for o in reversed(one.options) if o.name in ("requeue", "no-requeue")), None)
+
+    env: bool | None = True if _flag(environ.get("SBATCH_REQUEUE")) else None
+    env = False if _flag(environ.get("SBATCH_NO_REQUEUE")) else env
+    if _first(last(line), env, last(inner)) is False:
+        raise BadRequest(
+            "--no-requeue: coloc must be able to requeue its batch jobs, or their GPUs could never be taken back",
+            "leave --no-requeue out if the job can start again, else submit it with plain sbatch",
+        )
+
+
+def _flag(text: str | None) -> bool:
+    """How sbatch reads a flag in the environment: empty, `yes` or a number other than zero."""
+    return text is not None and (text in ("", "yes") or (re.fullmatch(r"[0-9]+", text) is not None and int(text) != 0))
+
+
+def _remarks(line: CommandLine, environ: Mapping[str, str]) -> list[str]:
+    found = []
+    if line.has("hold"):
+        found.append(
+            "every job waits on hold until coloc starts it; use `scontrol hold JOB` afterwards to keep it back"
+        )
+    if line.has("clusters", "cluster") or environ.get("SBATCH_CLUSTERS") or environ.get("SLURM_CLUSTERS"):
+        found.append("coloc looks after this cluster only: on another one the job stays on hold")
+    return found
+
+
+def _het() -> BadRequest:
+    return BadRequest(
+        "heterogeneous jobs cannot be given to coloc: Slurm requeues their parts only together, on GPUs of several kinds",
+        "submit it with plain sbatch, or as several jobs with --dependency",
+    )
+
+
+def _first(*values: T | None) -> T | None:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,163 @@
+"""Carries a plan out: starts handovers, drains, releases and holds; and sweeps up what a crash left in Slurm."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import assert_never
+
+import msgspec
+
+from colocd.act.placing import ALIVE
+from colocd.act.tools import FENCE_PREFIX, Tools, fence_name
+from colocd.core.actions import Drain, Hold, Place, Plan, Release
+from colocd.core.comment import own_key
+from colocd.core.view import Job, ReplicaState
+from colocd.slurm.port import JobUpdate, Reservation
+from colocd.store.records import BatchJob, Handover
+
+BATCH = 200
+"""Jobs in one Slurm command at most."""
+
+
+class Actor:
+    """Acts on plans. `new_key()` gives unguessable keys for coloc's own jobs (from the composition root)."""
+
+    def __init__(self, tools: Tools, new_key: Callable[[], str]) -> None:
+        self.tools = tools
+        self._new_key = new_key
+
+    def carry_out(self, plan: Plan, jobs: dict[str, Job]) -> None:
+        """Do what the plan says, in its order; holds and releases that change nothing else go together."""
+        releases: dict[tuple[str, ...], list[Release]] = {}
+        holds: list[Hold] = []
+        for action in plan.actions:
+            match action:
+                case Place():
+                    self._place(action, plan.at)
+                case Drain():
+                    self._drain(action)
+                case Release():
+                    releases.setdefault(action.nodes, []).append(action)
+                case Hold():
+                    holds.append(action)
+                case _:
+                    assert_never(action)
+        self._hold(holds, jobs)
+        for nodes, group in releases.items():
+            self._release(nodes, group, jobs)
+
+    def _place(self, action: Place, at: float) -> None:
+        """Open a handover; the state machine does the rest."""
+        key = self._new_key()
+        handover = Handover(
+            service=action.service,
+            slot=action.slot,
+            node=action.node,
+            want=action.gpus,
+            level=action.level,
+            victims=action.victims,
+            gpu_type=action.gpu_type,
+            created_at=self.tools.clock.now(),
+            updated_at=self.tools.clock.now(),
+            why=action.why,
+            data={"key": key, "cost": action.cost, "decided_at": at, "t": {"planned": self.tools.clock.now()}},
+        )
+        handover = self.tools.store.add_handover(handover)
+        kind = "reclaim" if action.victims else "place"
+        self.tools.tell(f"service:{action.service}", kind, action.why, handover=handover.id, slot=action.slot)
+        for ref in action.victims:
+            text = f"gives up its GPUs on {action.node} for service {action.service}: {action.why}"
+            self.tools.tell(f"job:{ref}", "evict", text, handover=handover.id)
+
+    def _drain(self, action: Drain) -> None:
+        tools = self.tools
+        for row in tools.store.replicas():
+            if (row.service, row.slot) == (action.service, action.slot) and row.state != ReplicaState.DRAINING.value:
+                data = {**row.data, "drain_since": tools.clock.now()}
+                tools.store.put_replica(msgspec.structs.replace(row, state=ReplicaState.DRAINING.value, data=data))
+                tools.tell(f"service:{action.service}", "drain", f"replica {action.slot} drains: {action.why}")
+
+    def _rows(self, refs: Sequence[str], jobs: dict[str, Job]) -> list[BatchJob]:
+        now = self.tools.clock.now()
+        known = {row.ref: row for row in self.tools.store.jobs()}
+        return [
+            known.get(r) or BatchJob(ref=r, user=jobs[r].user, name=jobs[r].name, first_seen=now, last_seen=now)
+            for r in refs
+            if r in jobs or r in known
+        ]
+
+    def _release(self, nodes: tuple[str, ...], group: Sequence[Release], jobs: dict[str, Job]) -> None:
+        """Pin (or unpin) each job, then release them together; remembered only if Slurm did it."""
+        tools = self.tools
+        ready: list[str] = []
+        pinned = {row.ref for row in tools.store.jobs() if row.pinned}
+        for action in group:
+            job = jobs.get(action.job)
+            change = None
+            if nodes and (job is None or tuple(sorted(job.required_nodes)) != tuple(sorted(nodes))):
+                change = JobUpdate(nodes=nodes, start_now=True)
+            elif not nodes and action.job in pinned:
+                change = JobUpdate(nodes=())
+            if change is not None and not self._do(
+                f"pin-{action.job}", action.job, partial(tools.slurm.update, action.job, change)
+            ):
+                continue
+            ready.append(action.job)
+        done: list[str] = []
+        for start in range(0, len(ready), BATCH):
+            refs = ready[start : start + BATCH]
+            if self._do(f"release-{refs[0]}", ",".join(refs), partial(tools.slurm.release, refs)):
+                done += refs
+        now = tools.clock.now()
+        tools.store.put_jobs(
+            [
+                msgspec.structs.replace(
+                    r, released_at=now, ever_released=True, ours=False, pinned=bool(nodes), last_seen=now
+                )
+                for r in self._rows(done, jobs)
+            ]
+        )
+        for action in group:
+            if action.job in done:
+                tools.tell(f"job:{action.job}", "release", f"may start: {action.why}")
+
+    def _hold(self, holds: Sequence[Hold], jobs: dict[str, Job]) -> None:
+        """Take released jobs back. That the hold is coloc's is written first: a hold nobody owns would last for ever."""
+        tools = self.tools
+        if not holds:
+            return
+        refs = [h.job for h in holds]
+        now = tools.clock.now()
+        before = self._rows(refs, jobs)
+        retry_at = now + tools.policy.retry_after
+        tools.store.put_jobs(
+            [msgspec.structs.replace(r, ours=True, released_at=None, retry_at=retry_at, last_seen=now) for r in before]
+        )
+        if self._do(f"hold-{refs[0]}", ",".join(refs), partial(tools.slurm.hold, refs)):
+            for action in holds:
+                tools.tell(f"job:{action.job}", "hold", f"taken back: {action.why}")
+
+    def _do(self, name: str, subject: str, call: partial[None]) -> bool:
+        key = f"{name}@{self.tools.clock.now():.6f}-{self._new_key()[:6]}"
+        return self.tools.ledger.do(key, name.partition("-")[0], f"job:{subject}", call).done
+
+    def sweep(self, jobs: Sequence[Job], reservations: Sequence[Reservation], handovers: Sequence[Handover]) -> None:
+        """Remove fences and jobs of coloc's own that no open handover and no replica accounts for."""
+        tools = self.tools
+        fences = {fence_name(h) for h in handovers}
+        keys = {h.data["key"] for h in handovers}
+        kept = {row.job for row in tools.store.replicas()}
+        for reservation in reservations:
+            if reservation.name.startswith(FENCE_PREFIX) and reservation.name not in fences:
+                self._do(
+                    f"unfence-{reservation.name}", reservation.name, partial(tools.slurm.unreserve, reservation.name)
+                )
+                tools.tell("coloc", "sweep", f"removed the leftover fence {reservation.name}")
+        for job in jobs:
+            key = own_key(job.comment)
+            if key is None or job.state not in ALIVE or job.ref in kept or key.partition(".")[0] in keys:
+                continue
+            head, _, tail = key.partition(".")
+            intent = tools.store.intent(f"{head}.plug.0" if tail == "plug" else key)
+            if intent is not None:
+                self._do(f"sweep-{job.ref}", job.ref, partial(tools.slurm.cancel, [job.ref]))
+                tools.tell("coloc", "sweep", f"ended job {job.ref}, which coloc submitted and nothing accounts for")

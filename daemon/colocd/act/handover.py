@@ -1,0 +1,316 @@
+"""The handover: a durable state machine from decision to verified placement. States and events: docs/handover.md.
+
+Every step first looks at what is (Slurm), then does the one thing that is missing (through the ledger), then writes where
+it stands. So a crash, a time-out or a dead slurmctld between any two instructions only means that the next step looks again.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from colocd.act import placing, victims
+from colocd.act.tools import Tools
+from colocd.core.service import Mode, ServiceSpec
+from colocd.core.view import Job, JobState, Node, ReplicaState
+from colocd.errors import NotFound
+from colocd.slurm.port import JobUpdate
+from colocd.store.records import OPEN_STATES, Handover, ReplicaRow
+from colocd.store.records import HandoverState as S
+
+MAX_ATTEMPTS = 3
+"""Replica submissions before a handover is given up."""
+MAX_REFUSALS = 5
+UNSURE_PAUSE = 2.0
+"""Seconds after which a submission that timed out and is not found counts as never delivered."""
+
+
+class HandoverMachine:
+    """Steps handovers. Holds deadlines on the monotonic clock, so that a jump of the wall clock cuts no grace short."""
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        self._deadlines: dict[tuple[int, str], float] = {}
+        self._steps: dict[S, Callable[[Handover], Handover]] = {
+            S.PLANNED: self._planned,
+            S.FENCED: self._fenced,
+            S.SIGNALLED: self._signalled,
+            S.CHECKPOINTED: self._requeue,
+            S.GRACE_EXPIRED: self._requeue,
+            S.REQUEUED: self._requeued,
+            S.FREED: self._freed,
+            S.PLACED: self._placed,
+            S.VERIFIED: self._verified,
+        }
+
+    def run(self, h: Handover) -> Handover:
+        """Step a handover until it must wait for something; Slurm's and the store's errors go to the caller."""
+        while h.state in OPEN_STATES:
+            before = h.state
+            if self.tools.spec(h.service) is None and "abort" not in h.data:
+                h = self.tools.save(h, abort="the service was removed")
+            if "abort" in h.data and self._may_end(h):
+                h = self._end(h)
+                break
+            h = self._steps[h.state](h)
+            if h.state is before and ("abort" not in h.data or not self._may_end(h)):
+                break
+        if h.state not in OPEN_STATES:
+            self._deadlines = {key: due for key, due in self._deadlines.items() if key[0] != h.id}
+        return h
+
+    def _spec(self, h: Handover) -> ServiceSpec:
+        """The service's specification; the states that ask for it are never entered without one (see `run`)."""
+        spec = self.tools.spec(h.service)
+        if spec is None:
+            raise NotFound(f"service {h.service} is not known")
+        return spec
+
+    # -- deadlines ---------------------------------------------------------------------------------------------------
+
+    def _left(self, h: Handover, what: str, since: float, seconds: float) -> float:
+        """Seconds left of a period that began at wall time `since`; after a restart at most the whole period."""
+        now = self.tools.clock.monotonic()
+        key = (h.id, f"{what}@{since}")
+        if key not in self._deadlines:
+            gone = min(max(0.0, self.tools.clock.now() - since), seconds)
+            self._deadlines[key] = now + seconds - gone
+        return self._deadlines[key] - now
+
+    def _entered(self, h: Handover) -> float:
+        return float(h.data.get("t", {}).get(h.state.value, h.created_at))
+
+    # -- the states --------------------------------------------------------------------------------------------------
+
+    def _planned(self, h: Handover) -> Handover:
+        """Nothing was done yet: put the fence up, so that GPUs freed from now on are nobody else's."""
+        wrong = placing.raise_fence(self.tools, h, self._spec(h))
+        if wrong is None:
+            return self.tools.save(h, state=S.FENCED)
+        if self._left(h, "fence", h.created_at, self.tools.policy.start_timeout) <= 0:
+            return self.tools.save(h, abort=f"the fence could not be put up: {wrong}")
+        return h
+
+    def _fenced(self, h: Handover) -> Handover:
+        """The fence stands: check that the plan still holds, then tell the victims while they still hold their GPUs."""
+        tools = self.tools
+        node, jobs = tools.slurm.node(h.node), tools.slurm.jobs(h.victims)
+        wrong = self._plan_still_holds(h, node, jobs)
+        if wrong is not None:
+            return tools.save(h, abort=wrong)
+        if not any(victims.holding(job) for job in jobs.values()):
+            return tools.save(h, state=S.REQUEUED, acked=list(h.victims))
+        if "marks" not in h.data:
+            h = tools.save(h, marks=victims.marks(jobs), grace=victims.grace_of(tools, jobs))
+        if not victims.tell_victims(tools, h, jobs):
+            return h
+        return tools.save(h, state=S.SIGNALLED, told_at=tools.clock.now())
+
+    def _plan_still_holds(self, h: Handover, node: Node, jobs: dict[str, Job]) -> str | None:
+        if not node.up:
+            return f"node {h.node} is {node.state}"
+        if node.used is None:
+            return f"the GPUs in use on {h.node} cannot be read"
+        theirs = 0
+        for job in jobs.values():
+            if job.gpus is None:
+                return f"the GPUs of job {job.ref} cannot be read"
+            theirs |= job.gpus.get(h.node, 0)
+        taken = node.used & h.want & ~theirs
+        return f"{placing.describe(taken)} were taken before the fence stood" if taken else None
+
+    def _signalled(self, h: Handover) -> Handover:
+        """Wait for each victim's acknowledgement or end, or for the end of the grace; repeat an unanswered signal once."""
+        tools = self.tools
+        jobs = tools.slurm.jobs(h.victims)
+        before = h.data["marks"]
+        acked = [ref for ref in h.victims if victims.acknowledged(jobs.get(ref), before.get(ref))]
+        if len(acked) > len(h.data.get("acked", [])):
+            h = tools.save(h, acked=acked)
+        if len(acked) == len(h.victims):
+            return tools.save(h, state=S.CHECKPOINTED)
+        left = self._left(h, "grace", h.data["told_at"], h.data["grace"])
+        silent = [ref for ref in h.victims if ref not in acked]
+        if left <= 0:
+            text = f"job{'s' if len(silent) > 1 else ''} {', '.join(silent)} did not acknowledge within {h.data['grace']:.0f} s"
+            tools.tell(f"handover:{h.id}", "grace-expired", text, victims=silent)
+            return tools.save(h, state=S.GRACE_EXPIRED)
+        if left < h.data["grace"] / 2 and not h.data.get("repeated"):
+            h = tools.save(h, repeated=True)
+            victims.tell_victims(tools, h, {ref: jobs[ref] for ref in silent if ref in jobs}, again=True)
+        return h
+
+    def _requeue(self, h: Handover) -> Handover:
+        """All have consented or had their time: requeue and hold them in one call."""
+        tools = self.tools
+        jobs = tools.slurm.jobs(h.victims)
+        mine = {r: j for r, j in jobs.items() if victims.holding(j) or j.state is JobState.PENDING}
+        if "evicted" not in h.data or any(victims.holding(j) for j in mine.values()):
+            victims.remember_eviction(tools, h, mine)
+            h = tools.save(h, evicted=sorted({*h.data.get("evicted", []), *mine}))
+        wrong = victims.send_away(tools, h, mine)
+        if wrong is None:
+            return tools.save(h, state=S.REQUEUED)
+        refusals = int(h.data.get("refusals", 0)) + 1
+        if refusals >= MAX_REFUSALS:
+            return tools.save(h, abort=f"Slurm does not requeue the victims: {wrong}", stuck=True)
+        if refusals == 1:
+            for ref in (r for r, j in mine.items() if victims.holding(j)):
+                tools.call(h, "requeueable", f"job:{ref}", partial(tools.slurm.update, ref, JobUpdate(requeue=True)))
+        return tools.save(h, refusals=refusals)
+
+    def _requeued(self, h: Handover) -> Handover:
+        """Wait until Slurm shows the wanted GPUs free (or held by our own plugs)."""
+        tools = self.tools
+        node, jobs = tools.slurm.node(h.node), tools.slurm.jobs(h.victims)
+        if not node.up:
+            return tools.save(h, abort=f"node {h.node} is {node.state}")
+        still = [ref for ref, job in jobs.items() if job.state is JobState.COMPLETING or victims.holding(job)]
+        if not still and node.used is not None and node.used & ~placing.plugged(tools, h) & h.want == 0:
+            return tools.save(h, state=S.FREED, freed_at=tools.clock.now())
+        if self._left(h, "free", self._entered(h), tools.policy.start_timeout) <= 0:
+            what = f"job {', '.join(still)} does not end" if still else "somebody else holds them"
+            return tools.save(h, abort=f"{placing.describe(h.want)} of {h.node} did not become free: {what}")
+        return h
+
+    def _freed(self, h: Handover) -> Handover:
+        """Shape the free set, submit the replica into the fence, and wait until it runs."""
+        tools = self.tools
+        if h.job is not None:
+            return self._await_start(h)
+        if "unsure_since" in h.data:
+            return self._look_for_replica(h)
+        table = tools.table(h.node)
+        if table is None:
+            return tools.save(h, abort=f"the topology of {h.node} is not known any more")
+        node = tools.slurm.node(h.node)
+        if not node.up:
+            return tools.save(h, abort=f"node {h.node} is {node.state}")
+        spec = self._spec(h)
+        if tools.store.intent(placing.replica_key(h)) is not None:
+            ready, wrong = True, None  # Submitted before a crash: its outcome is looked up, not called again.
+        else:
+            ready, wrong = placing.shape_free_set(tools, h, node, table, placing.required(h, spec))
+        if ready:
+            h, wrong = placing.submit_replica(tools, h, spec, node.address)
+        elif self._left(h, "shape", self._entered(h), tools.policy.start_timeout) <= 0:
+            return tools.save(
+                h, abort=f"the free GPUs of {h.node} could not be shaped: {wrong or 'plugs do not start'}"
+            )
+        if wrong is not None and int(h.data.get("refused", 0)) >= MAX_ATTEMPTS:
+            return tools.save(h, abort=f"the replica could not be submitted: {wrong}")
+        return h
+
+    def _look_for_replica(self, h: Handover) -> Handover:
+        """A submission timed out: adopt the job if it arrived, else give its key up after a pause."""
+        tools = self.tools
+        found, _ = placing.own_jobs(tools, h)
+        alive = [job for job in found.values() if job.state in placing.ALIVE]
+        if alive:
+            h = msgspec.structs.replace(h, job=alive[0].ref)
+            return tools.save(_without(h, "unsure_since"))
+        if self._left(h, "unsure", h.data["unsure_since"], UNSURE_PAUSE) > 0:
+            return h
+        return tools.save(_without(h, "unsure_since"), attempt=int(h.data.get("attempt", 0)) + 1)
+
+    def _await_start(self, h: Handover) -> Handover:
+        tools = self.tools
+        job = tools.slurm.jobs([h.job or ""]).get(h.job or "")
+        if job is None or job.state in (JobState.DONE, JobState.FAILED, JobState.COMPLETING):
+            return tools.save(h, abort=f"the replica (job {h.job}) ended as soon as it started: see its output")
+        if job.state is JobState.RUNNING and job.gpus is not None and job.gpus.get(h.node):
+            h = msgspec.structs.replace(h, got=job.gpus[h.node])
+            return tools.save(h, state=S.PLACED)
+        if self._left(h, f"start-{h.job}", float(h.data["submitted_at"]), tools.policy.start_timeout) <= 0:
+            return tools.save(h, abort=f"the replica (job {h.job}) did not start: {job.reason or job.state}")
+        return h
+
+    def _placed(self, h: Handover) -> Handover:
+        """Read back what Slurm gave. A guaranteed replica on wrong GPUs never goes on: it is ended and tried again."""
+        tools = self.tools
+        table = tools.table(h.node)
+        if table is None or h.got is None:
+            return tools.save(h, abort=f"the topology of {h.node} is not known any more")
+        spec = self._spec(h)
+        level = table.level_of(h.got)
+        if level >= placing.required(h, spec) or spec.mode is Mode.BEST_EFFORT:
+            row = ReplicaRow(
+                service=h.service,
+                slot=h.slot,
+                state=ReplicaState.STARTING.value,
+                job=h.job,
+                node=h.node,
+                gpus=h.got,
+                level=level.name,
+                since=tools.clock.now(),
+                data={"handover": h.id},
+            )
+            tools.store.put_replica(row)
+            return tools.save(h, state=S.VERIFIED, level_got=level.name)
+        tries = int(h.data.get("misplaced", 0)) + 1
+        text = f"Slurm gave {placing.describe(h.got)} ({level.name}) instead of {placing.describe(h.want)}; try {tries} is ended"
+        tools.tell(f"handover:{h.id}", "misplaced", text)
+        if not tools.call(h, "unplace", f"job:{h.job}", lambda: tools.slurm.cancel([h.job or ""])).done:
+            return h
+        if tries >= MAX_ATTEMPTS:
+            return tools.save(h, abort=f"Slurm gave the wrong GPUs {tries} times")
+        h = msgspec.structs.replace(h, job=None, got=None)
+        return tools.save(h, state=S.REQUEUED, misplaced=tries, attempt=int(h.data.get("attempt", 0)) + 1)
+
+    def _verified(self, h: Handover) -> Handover:
+        """The placement is right: detach the running replica, then take plugs and fence away."""
+        tools = self.tools
+        ref = h.job or ""
+        job = tools.slurm.jobs([ref]).get(ref)
+        if job is not None and job.reservation is not None and victims.holding(job):
+            detach = partial(tools.slurm.update, ref, JobUpdate(reservation=""))
+            if not tools.call(h, "detach", f"job:{ref}", detach).done:
+                return h
+        if not self._clear(h, keep=ref):
+            return h
+        h = tools.save(h, state=S.RELEASED)
+        placed = f"replica {h.slot} of {h.service} runs on {placing.describe(h.got or 0)} of {h.node} ({h.data['level_got']})"
+        gone = f"; {len(h.victims)} victim(s), {len(h.data.get('acked', []))} acknowledged" if h.victims else ""
+        tools.tell(f"handover:{h.id}", "released", placed + gone)
+        return h
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _may_end(self, h: Handover) -> bool:
+        """A handover is not given up between telling its victims and requeueing them: they wait for their requeue."""
+        told = "told_at" in h.data or "marks" in h.data
+        return (
+            h.state in (S.PLANNED, S.REQUEUED, S.FREED, S.PLACED, S.VERIFIED) or not told or bool(h.data.get("stuck"))
+        )
+
+    def _clear(self, h: Handover, keep: str = "") -> bool:
+        """End all jobs of this handover but `keep`, then lower the fence; True when nothing of it is left."""
+        replicas, plugs = placing.own_jobs(self.tools, h)
+        left = [r for r, j in {**replicas, **plugs}.items() if r != keep and j.state in placing.ALIVE]
+        if (
+            left
+            and not self.tools.call(h, "clear", f"node:{h.node}", lambda: self.tools.slurm.cancel(left), refs=left).done
+        ):
+            return False
+        return placing.lower_fence(self.tools, h)
+
+    def _end(self, h: Handover) -> Handover:
+        """Give up: nothing of coloc's stays behind, requeued victims go back to the queue, the operator is told."""
+        tools = self.tools
+        if not self._clear(h):
+            return h
+        tools.store.delete_replica(h.service, h.slot)
+        row = next((s for s in tools.store.services() if s.name == h.service), None)
+        if row is not None:
+            retry_at = tools.clock.now() + tools.policy.retry_after
+            tools.store.put_service(msgspec.structs.replace(row, data={**row.data, "retry_at": retry_at}))
+        hurt = h.data.get("evicted", [])
+        state = S.FAILED if hurt else S.ROLLED_BACK
+        h = tools.save(h, state=state)
+        after = f"; jobs {', '.join(hurt)} were requeued and start again when there is room" if hurt else ""
+        tools.tell(f"handover:{h.id}", state.value, f"gave up: {h.data['abort']}{after}")
+        return h
+
+
+def _without(h: Handover, key: str) -> Handover:
+    return msgspec.structs.replace(h, data={k: v for k, v in h.data.items() if k != key})

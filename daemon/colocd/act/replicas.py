@@ -1,0 +1,83 @@
+"""The life of placed replicas: ready check, end, drain."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from colocd.act.placing import ALIVE
+from colocd.act.tools import Tools
+from colocd.core.view import Job, JobState, ReplicaState
+from colocd.store.records import ReplicaRow
+
+
+class Replicas:
+    """Steps the replica rows once a cycle. Deadlines use the wall clock: a replica's start is minutes, not a grace."""
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+
+    def step(
+        self, jobs: Mapping[str, Job], ready: Mapping[tuple[str, int], bool | None], idle: set[tuple[str, int]]
+    ) -> None:
+        """`jobs`: Slurm's jobs by ref. `ready`: answers of the ready checks (None: no contact). `idle`: no request running."""
+        for row in self.tools.store.replicas():
+            job = jobs.get(row.job or "")
+            if job is None or job.state not in ALIVE:
+                self._gone(row, job)
+            elif row.state == ReplicaState.STARTING.value:
+                self._starting(row, ready.get((row.service, row.slot)))
+            elif row.state == ReplicaState.DRAINING.value:
+                self._draining(row, (row.service, row.slot) in idle)
+
+    def _gone(self, row: ReplicaRow, job: Job | None) -> None:
+        """The job ended. Unless it was drained that is a failure: the operator is told, and a pause comes before the next."""
+        tools = self.tools
+        if job is not None and job.state is JobState.COMPLETING:
+            return
+        tools.store.delete_replica(row.service, row.slot)
+        if row.state == ReplicaState.DRAINING.value:
+            tools.tell(
+                f"service:{row.service}", "drained", f"replica {row.slot} has ended; its GPUs on {row.node} are free"
+            )
+            return
+        text = f"replica {row.slot} (job {row.job}) on {row.node} ended by itself"
+        tools.tell(f"service:{row.service}", "replica-lost", text)
+        if row.state == ReplicaState.STARTING.value:
+            self._pause(row.service)
+
+    def _starting(self, row: ReplicaRow, answer: bool | None) -> None:
+        tools = self.tools
+        spec = tools.spec(row.service)
+        now = tools.clock.now()
+        if answer or (spec is not None and spec.ready.url is None):
+            tools.store.put_replica(
+                msgspec.structs.replace(row, state=ReplicaState.READY.value, data={**row.data, "ready_at": now})
+            )
+            tools.tell(
+                f"service:{row.service}",
+                "ready",
+                f"replica {row.slot} on {row.node} is ready after {now - row.since:.1f} s",
+            )
+        elif spec is not None and now - row.since > spec.ready.timeout:
+            text = f"replica {row.slot} (job {row.job}) was not ready within {spec.ready.timeout:.0f} s and is ended"
+            tools.tell(f"service:{row.service}", "not-ready", text)
+            self._cancel(row, "not-ready")
+            self._pause(row.service)
+
+    def _draining(self, row: ReplicaRow, idle: bool) -> None:
+        spec = self.tools.spec(row.service)
+        grace = spec.drain_grace if spec is not None else 0.0
+        if idle or self.tools.clock.now() - float(row.data.get("drain_since", 0.0)) > grace:
+            self._cancel(row, "drain")
+
+    def _cancel(self, row: ReplicaRow, kind: str) -> None:
+        tools = self.tools
+        key = f"{kind}-{row.service}-{row.slot}-{row.job}@{tools.clock.now():.6f}"
+        tools.ledger.do(key, kind, f"job:{row.job}", lambda: tools.slurm.cancel([row.job or ""]))
+
+    def _pause(self, service: str) -> None:
+        tools = self.tools
+        row = next((s for s in tools.store.services() if s.name == service), None)
+        if row is not None:
+            data = {**row.data, "retry_at": tools.clock.now() + tools.policy.retry_after}
+            tools.store.put_service(msgspec.structs.replace(row, data=data))

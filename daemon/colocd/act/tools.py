@@ -1,0 +1,76 @@
+"""What the acting side is given: ports, rules, and a few shared operations on handovers."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from coloc_topology.fit import FitTable, fit_table
+from coloc_topology.shape import Shape
+from colocd.act.ledger import Ledger, Result
+from colocd.clock import Clock
+from colocd.core.policy import Policy
+from colocd.core.service import ServiceSpec
+from colocd.slurm.port import SlurmPort
+from colocd.store.port import Store
+from colocd.store.records import Decision, Handover, HandoverState
+
+log = logging.getLogger("colocd.act")
+
+FENCE_PREFIX = "coloc-"
+
+
+class Tools:
+    """Composition of the acting side. `user` is colocd's own user; `spec` and `shape` answer None for unknown names."""
+
+    def __init__(
+        self,
+        *,
+        slurm: SlurmPort,
+        store: Store,
+        clock: Clock,
+        policy: Policy,
+        user: str,
+        spec: Callable[[str], ServiceSpec | None],
+        shape: Callable[[str], Shape | None],
+    ) -> None:
+        self.slurm = slurm
+        self.store = store
+        self.clock = clock
+        self.policy = policy
+        self.user = user
+        self.spec = spec
+        self.shape = shape
+        self.ledger = Ledger(store, clock)
+
+    def table(self, node: str) -> FitTable | None:
+        """Fit table of a node; None when its topology is unknown."""
+        shape = self.shape(node)
+        return fit_table(shape) if shape is not None else None
+
+    def save(self, h: Handover, *, state: HandoverState | None = None, **data: Any) -> Handover:
+        """Write a handover with changed data and, when `state` is given, its new state and the time it entered it."""
+        now = self.clock.now()
+        facts = {**h.data, **data}
+        if state is not None and state is not h.state:
+            facts["t"] = {**facts.get("t", {}), state.value: now}
+            log.info("handover %d (%s/%d on %s): %s", h.id, h.service, h.slot, h.node, state.value)
+        changed = msgspec.structs.replace(h, state=state or h.state, updated_at=now, data=facts)
+        self.store.save_handover(changed)
+        return changed
+
+    def tell(self, subject: str, kind: str, text: str, **data: Any) -> None:
+        """Record a decision or event and log its sentence."""
+        log.info("%s: %s", subject, text)
+        self.store.add_decisions([Decision(at=self.clock.now(), subject=subject, kind=kind, text=text, data=data)])
+
+    def call(self, h: Handover, kind: str, subject: str, call: Callable[[], Any], **payload: Any) -> Result[Any]:
+        """A repeatable call of a handover, under the next free number of its kind."""
+        number = sum(1 for i in self.store.intents(handover=h.id) if i.kind == kind)
+        return self.ledger.do(f"{h.data['key']}.{kind}.{number}", kind, subject, call, payload=payload, handover=h.id)
+
+
+def fence_name(h: Handover) -> str:
+    """Name of the handover's reservation."""
+    return f"{FENCE_PREFIX}h{h.id}-{h.data['key'][:6]}"

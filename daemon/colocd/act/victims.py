@@ -1,0 +1,112 @@
+"""Telling victims to checkpoint, hearing their acknowledgement, and requeueing them in one call."""
+
+from functools import partial
+
+import msgspec
+
+from colocd.act.tools import Tools
+from colocd.core.view import Held, Job, JobState
+from colocd.store.records import BatchJob, Handover, Outcome
+
+_HOLDING = (JobState.RUNNING, JobState.SUSPENDED, JobState.CONFIGURING)
+
+
+def holding(job: Job | None) -> bool:
+    """Whether the job still works on its GPUs (completing ones are on their way out; None: Slurm forgot it)."""
+    return job is not None and job.state in _HOLDING
+
+
+def marks(jobs: dict[str, Job]) -> dict[str, dict[str, float | int | None]]:
+    """What an acknowledgement is recognised by: each victim's marks before it was told."""
+    return {
+        ref: {
+            "yielded": job.checkpoint.yielded if job.checkpoint is not None else None,
+            "restarts": job.restarts,
+        }
+        for ref, job in jobs.items()
+    }
+
+
+def tell_victims(tools: Tools, h: Handover, jobs: dict[str, Job], again: bool = False) -> bool:
+    """Signal every victim that takes a signal, one call per kind of signal; False when Slurm could not be reached.
+
+    Delivery is best effort in Slurm, so a refusal is no failure: the job may have ended, or is requeued after its grace.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for ref, job in jobs.items():
+        if job.checkpoint is not None and job.checkpoint.signal is not None and holding(job):
+            groups.setdefault((job.checkpoint.signal, job.checkpoint.to), []).append(ref)
+    reached = True
+    for (signal, to), refs in sorted(groups.items()):
+        kind = f"{'resignal' if again else 'signal'}-{signal}-{to}"
+        if not again and any(i.kind == kind for i in tools.store.intents(handover=h.id)):
+            continue  # Sent, or perhaps sent, before a crash: not twice; silence is answered by the one repetition.
+        send = partial(tools.slurm.signal, refs, signal, to)
+        result = tools.call(h, kind, f"job:{','.join(refs)}", send, refs=refs)
+        reached = reached and result.outcome is not Outcome.UNREACHABLE
+    return reached
+
+
+def grace_of(tools: Tools, jobs: dict[str, Job]) -> float:
+    """Seconds the slowest victim gets: what it asks for, at most the site's grace; 0 when none takes a signal."""
+    limit = tools.policy.grace
+    wanted = [
+        min(limit, job.checkpoint.grace if job.checkpoint.grace is not None else limit)
+        for job in jobs.values()
+        if job.checkpoint is not None and job.checkpoint.signal is not None and holding(job)
+    ]
+    return max(wanted, default=0.0)
+
+
+def acknowledged(job: Job | None, before: dict[str, float | int | None] | None) -> bool:
+    """Whether a victim has given its consent: it yielded, ended, requeued itself, or cannot be asked at all."""
+    if job is None or not holding(job):
+        return True
+    if before is None or job.restarts != before["restarts"]:
+        return True
+    facts = job.checkpoint
+    if facts is None or facts.signal is None:
+        return True
+    return facts.yielded is not None and facts.yielded != before["yielded"]
+
+
+def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
+    """Write, before the requeue, that the coming hold is coloc's.
+
+    An eviction's time is when its victims were told: a row that has this time was counted before a crash already.
+    """
+    known = {row.ref: row for row in tools.store.jobs()}
+    now = tools.clock.now()
+    told_at = float(h.data["told_at"])
+    rows = []
+    for ref, job in jobs.items():
+        row = known.get(ref) or BatchJob(ref=ref, user=job.user, name=job.name, first_seen=now, last_seen=now)
+        rows.append(
+            msgspec.structs.replace(
+                row,
+                evictions=row.evictions + (row.evicted_at != told_at),
+                evicted_at=told_at,
+                ours=True,
+                released_at=None,
+                retry_at=None,
+                last_seen=now,
+            )
+        )
+    tools.store.put_jobs(rows)
+
+
+def send_away(tools: Tools, h: Handover, jobs: dict[str, Job]) -> str | None:
+    """Requeue and hold all victims that still hold GPUs in one call, and hold those that requeued themselves.
+
+    None: done, nobody holds GPUs any more. Otherwise what is still to be done, for the next step.
+    """
+    running = [ref for ref, job in jobs.items() if holding(job)]
+    loose = [ref for ref, job in jobs.items() if job.state is JobState.PENDING and job.held is Held.NO]
+    if loose:
+        tools.call(h, "hold", f"job:{','.join(loose)}", lambda: tools.slurm.hold(loose), refs=loose)
+    if not running:
+        return None
+    result = tools.call(
+        h, "requeue", f"job:{','.join(running)}", lambda: tools.slurm.requeue(running, hold=True), refs=running
+    )
+    return None if result.done else (result.detail or "the requeue is not confirmed")

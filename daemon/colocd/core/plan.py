@@ -1,0 +1,159 @@
+"""The plan: a pure function of the view. Same view, same plan, byte for byte."""
+
+from collections import Counter
+
+import msgspec
+
+from coloc_topology.shape import idx
+from colocd.core.actions import Action, Drain, Need, Note, Place, Plan
+from colocd.core.fill import fill
+from colocd.core.need import counted, need, needed
+from colocd.core.reclaim import Choice, Ground, choose, ground
+from colocd.core.view import Replica, ReplicaState, ServiceView, View
+
+
+def plan(view: View) -> Plan:
+    """Map one view to one plan: replicas first (dearest service first), then drains, then batch jobs into what is left."""
+    if view.paused is not None:
+        return Plan(at=view.at, summary=f"paused: {view.paused}")
+    services = sorted(view.services, key=lambda s: (-s.spec.priority, s.spec.name))
+    needs = tuple(need(s, view.policy, view.at) for s in services)
+    land = ground(view)
+    actions: list[Action] = []
+    notes: list[Note] = []
+    hits: dict[str, int] = {}
+    for service, wanted in zip(services, needs, strict=True):
+        starts, told = _place(service, wanted, view, land, hits)
+        actions += starts
+        notes += told
+    for service, wanted in zip(services, needs, strict=True):
+        drained, told = _drain(service, wanted, view)
+        actions += drained
+        notes += told
+    placed = Counter(a.service for a in actions if isinstance(a, Place))
+    filled, told = fill(view, land, placed)
+    actions += filled
+    notes += told
+    return Plan(
+        at=view.at, actions=tuple(actions), needs=needs, notes=tuple(notes), summary=_summary(view, actions, needs)
+    )
+
+
+def _place(
+    service: ServiceView, wanted: Need, view: View, land: Ground, hits: dict[str, int]
+) -> tuple[list[Action], list[Note]]:
+    """Placements for the replicas a service lacks; what they take is struck from `land`, so nothing is given twice."""
+    spec = service.spec
+    subject = f"service:{spec.name}"
+    missing = wanted.now - wanted.have
+    if missing <= 0:
+        return [], []
+    if service.retry_at is not None and service.retry_at > view.at:
+        text = f"the last placement failed; the next is tried in {service.retry_at - view.at:.0f} s"
+        return [], [Note(subject=subject, text=text)]
+    used = {r.slot for r in service.replicas} | {h.slot for h in view.handovers if h.service == spec.name}
+    actions: list[Action] = []
+    for _ in range(missing):
+        choice, reasons = choose(spec, view, land, hits)
+        if choice is None:
+            where = "; ".join(f"{node} {reason}" for node, reason in sorted(reasons.items())) or "there are no nodes"
+            text = f"needs {wanted.now} replicas and has {wanted.have + len(actions)}: {where}"
+            return actions, [Note(subject=subject, text=text)]
+        slot = min(set(range(len(used) + 1)) - used)
+        used.add(slot)
+        actions.append(_place_action(service, slot, wanted, choice))
+        _strike(choice, land, hits)
+    return actions, []
+
+
+def _place_action(service: ServiceView, slot: int, wanted: Need, choice: Choice) -> Place:
+    spec = service.spec
+    taking = (
+        f", taking them from {', '.join(choice.victims)} for {choice.cost:.0f} GPU-seconds" if choice.victims else ""
+    )
+    missed = f" (asked for {spec.level.name})" if choice.level < spec.level else ""
+    return Place(
+        service=spec.name,
+        slot=slot,
+        node=choice.node,
+        gpus=choice.gpus,
+        level=choice.level.name,
+        victims=choice.victims,
+        gpu_type=choice.gpu_type,
+        cost=choice.cost,
+        why=f"{wanted.why}; needs {wanted.now}, has {wanted.have}: GPUs {idx(choice.gpus)} of {choice.node} are joined by"
+        f" {choice.level.name}{missed}{taking}",
+    )
+
+
+def _strike(choice: Choice, land: Ground, hits: dict[str, int]) -> None:
+    """Lease the choice's GPUs and close its node: one handover a node at a time keeps the free set in hand."""
+    land.free[choice.node] &= ~choice.gpus
+    land.closed[choice.node] = "has a handover under way"
+    for ref in choice.victims:
+        job = land.victims.pop(ref)
+        land.barred[ref] = "gives up its GPUs already"
+        hits[job.user] = hits.get(job.user, 0) + 1
+
+
+def _drain(service: ServiceView, wanted: Need, view: View) -> tuple[list[Action], list[Note]]:
+    """Drains of the replicas that are not needed now nor soon, once the load has been low for long enough."""
+    spec, policy = service.spec, view.policy
+    over = wanted.have - wanted.now
+    if over <= 0:
+        return [], []
+    if not service.removed:
+        soon = needed(service, policy, view.at, spec.lead_time + policy.scale_down_after, policy.peak_quantile)
+        if soon is None:
+            return [], []
+        over = wanted.have - soon
+        low_for = None if service.low_since is None else view.at - service.low_since
+        if over > 0 and (low_for is None or low_for < policy.scale_down_after):
+            left = policy.scale_down_after - (low_for or 0.0)
+            text = f"has {over} replicas more than it needs; waits another {left:.0f} s before it drains them"
+            return [], [Note(subject=f"service:{spec.name}", text=text)]
+    candidates = sorted((r for r in counted(service) if r.state is not ReplicaState.PLACING), key=_drain_order)
+    why = wanted.why if service.removed else f"{wanted.why}; needs {wanted.now}, has {wanted.have}"
+    return [Drain(service=spec.name, slot=r.slot, why=why) for r in candidates[: max(0, over)]], []
+
+
+def _drain_order(replica: Replica) -> tuple[object, ...]:
+    """Replicas that do not serve yet first, then the least loaded (unknown last), then the highest slot."""
+    load = replica.load
+    return (replica.state is ReplicaState.READY, load is None, load or 0.0, -replica.slot)
+
+
+def _summary(view: View, actions: list[Action], needs: tuple[Need, ...]) -> str:
+    kinds: dict[str, int] = {}
+    for action in actions:
+        kind = type(action).__name__.lower()
+        kinds[kind] = kinds.get(kind, 0) + 1
+    doing = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "nothing to do"
+    short = [f"{n.service} {n.have}/{n.now}" for n in needs]
+    free = sum(n.free.bit_count() for n in view.nodes)
+    total = sum(n.gpus for n in view.nodes)
+    return f"{doing}; {free} of {total} GPUs free" + (f"; replicas {', '.join(short)}" if short else "")
+
+
+def explain(subject: str, view: View, result: Plan) -> list[str]:
+    """Sentences of this plan about one subject (`job:17`, `service:chat`, `node:n1`), actions first."""
+    kind, _, name = subject.partition(":")
+    told: list[str] = []
+    for action in result.actions:
+        record = msgspec.to_builtins(action)
+        mine = (
+            (kind == "job" and (record.get("job") == name or name in record.get("victims", ())))
+            or (kind == "service" and record.get("service") == name)
+            or (kind == "node" and (record.get("node") == name or name in record.get("nodes", ())))
+        )
+        if mine:
+            told.append(f"{record['type']}: {action.why}")
+    told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == f"service:{n.service}"]
+    told += [note.text for note in result.notes if note.subject == subject]
+    if kind == "job":
+        land = ground(view)
+        if name in land.barred:
+            told.append(f"cannot be evicted now: {land.barred[name]}")
+        elif name in land.costs:
+            told.append(f"evicting it now would cost {land.costs[name]:.0f} GPU-seconds")
+    return told

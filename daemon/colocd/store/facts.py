@@ -1,0 +1,66 @@
+"""Services, replicas, batch jobs and settings: what is true now."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select
+
+from colocd.store.base import Base, values
+from colocd.store.records import BatchJob, ReplicaRow, ServiceRow
+from colocd.store.tables import batch_jobs, replicas, services, settings
+
+
+class Facts(Base):
+    """The part of `Store` that replaces rows."""
+
+    def put_service(self, row: ServiceRow) -> None:
+        """See `Store.put_service`."""
+        with self._writing() as connection:
+            self._put(connection, services, [values(row)])
+
+    def services(self) -> tuple[ServiceRow, ...]:
+        """See `Store.services`."""
+        return self._select(select(services).order_by(services.c.name), ServiceRow)
+
+    def delete_service(self, name: str) -> None:
+        """See `Store.delete_service`."""
+        with self._writing() as connection:
+            connection.execute(delete(services).where(services.c.name == name))
+
+    def put_replica(self, row: ReplicaRow) -> None:
+        """See `Store.put_replica`."""
+        with self._writing() as connection:
+            self._put(connection, replicas, [values(row)])
+
+    def replicas(self) -> tuple[ReplicaRow, ...]:
+        """See `Store.replicas`."""
+        return self._select(select(replicas).order_by(replicas.c.service, replicas.c.slot), ReplicaRow)
+
+    def delete_replica(self, service: str, slot: int) -> None:
+        """See `Store.delete_replica`."""
+        with self._writing() as connection:
+            connection.execute(delete(replicas).where(replicas.c.service == service, replicas.c.slot == slot))
+
+    def put_jobs(self, rows: Sequence[BatchJob]) -> None:
+        """See `Store.put_jobs`."""
+        if rows:
+            with self._writing() as connection:
+                self._put(connection, batch_jobs, [values(row) for row in rows])
+
+    def jobs(self, *, unended: bool = True) -> tuple[BatchJob, ...]:
+        """See `Store.jobs`."""
+        query = select(batch_jobs).order_by(batch_jobs.c.ref)
+        return self._select(query.where(batch_jobs.c.ended.is_(None)) if unended else query, BatchJob)
+
+    def put_setting(self, key: str, value: str | None) -> None:
+        """See `Store.put_setting`."""
+        with self._writing() as connection:
+            if value is None:
+                connection.execute(delete(settings).where(settings.c.key == key))
+            else:
+                self._put(connection, settings, [{"key": key, "value": value}])
+
+    def setting(self, key: str) -> str | None:
+        """See `Store.setting`."""
+        with self._reading() as connection:
+            found: str | None = connection.scalar(select(settings.c.value).where(settings.c.key == key))
+        return found

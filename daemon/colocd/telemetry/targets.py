@@ -1,0 +1,54 @@
+"""Which URLs of a service are read: one per replica, or one for the whole service. Pure."""
+
+from collections.abc import Iterable, Mapping
+
+from colocd.core.service import ServiceSpec
+from colocd.core.view import Replica, ReplicaState
+from colocd.telemetry.scrape import Target
+
+Key = tuple[str, int | None]
+"""Service and slot; slot None: the service as a whole."""
+
+_READ = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING)
+
+
+def per_replica(url: str) -> bool:
+    """Tell whether a URL differs between replicas (it has a placeholder)."""
+    return "{" in url
+
+
+def fill_url(url: str, spec: ServiceSpec, replica: Replica, address: str) -> str:
+    """Put a replica's values into a URL. `address` is Slurm's NodeAddr; an IPv6 one gets its brackets."""
+    host = f"[{address}]" if ":" in address and not address.startswith("[") else address
+    return url.format(address=host, node=replica.node or "", port=spec.port_base + replica.slot, slot=replica.slot)
+
+
+def load_targets(spec: ServiceSpec, replicas: Iterable[Replica], addresses: Mapping[str, str]) -> tuple[Target, ...]:
+    """List what to scrape for a service's load. `addresses`: NodeAddr by node name. Replicas without a node are left out."""
+    if not per_replica(spec.load.url):
+        return (Target((spec.name, None), spec.load.url, spec.load.server),)
+    return tuple(
+        Target((spec.name, replica.slot), url, spec.load.server)
+        for replica, url in _urls(spec.load.url, spec, replicas, addresses, _READ)
+    )
+
+
+def ready_urls(spec: ServiceSpec, replicas: Iterable[Replica], addresses: Mapping[str, str]) -> dict[Key, str]:
+    """List the ready URLs of replicas that start or are ready; empty when the service has no ready check."""
+    if spec.ready.url is None:
+        return {}
+    states = (ReplicaState.STARTING, ReplicaState.READY)
+    return {(spec.name, replica.slot): url for replica, url in _urls(spec.ready.url, spec, replicas, addresses, states)}
+
+
+def _urls(
+    url: str,
+    spec: ServiceSpec,
+    replicas: Iterable[Replica],
+    addresses: Mapping[str, str],
+    states: tuple[ReplicaState, ...],
+) -> Iterable[tuple[Replica, str]]:
+    for replica in replicas:
+        address = addresses.get(replica.node) if replica.node is not None else None
+        if replica.service == spec.name and replica.state in states and address:
+            yield replica, fill_url(url, spec, replica, address)
