@@ -44,7 +44,7 @@ test-fast: setup  ## tests that need neither Slurm nor PostgreSQL
 	@$(PYTEST) $(PARALLEL) -m "not slurm and not service"
 
 bench: setup  ## measurements (bench/)
-	@$(PY) -m bench
+	@for file in bench/bench_*.py; do echo "== $$file"; $(PY) "$$file"; done
 
 clean:  ## remove .venv, caches and reports
 	rm -rf $(VENV) build dist demo-report.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks

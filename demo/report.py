@@ -85,7 +85,8 @@ def overhead(handover: Handover) -> float | None:
     freed = handover.data.get("t", {}).get(HandoverState.FREED.value)
     if told is None or submitted is None or freed is None:
         return None
-    return max(0.0, float(told) - handover.created_at) + max(0.0, float(submitted) - float(freed))
+    decided = float(handover.data.get("decided_at", handover.created_at))
+    return max(0.0, float(told) - decided) + max(0.0, float(submitted) - float(freed))
 
 
 def placed(handovers: Iterable[Handover]) -> list[Handover]:

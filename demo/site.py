@@ -105,9 +105,9 @@ class Site:
         fresh.replace(self.day / "curve.json")
         return [LoadSample(service=SERVICE, at=at, value=value) for at, value in curve.history(start)]
 
-    def submit(self, job: files.BacklogJob, user: str) -> JobRecord:
-        """Submit a batch job as `user` through the wrapper, exactly as that user would."""
-        folder = self.jobs / job.name
+    def submission(self, job: files.BacklogJob) -> list[str]:
+        """The words a user gives to `coloc-sbatch` for this job."""
+        marks = ["--signal=B:USR1", "--coloc-interval=8", "--coloc-grace=10"]
         words = [
             "--parsable",
             f"--job-name={job.name}",
@@ -116,14 +116,23 @@ class Site:
             "--nodes=1",
         ]
         words += ["--ntasks=1", "--time=10", f"--output={self.jobs}/{job.name}.log", "--open-mode=append"]
-        script = [str(self.day / "train_job.sh"), str(self.day / "train_job.py"), str(folder), str(job.steps)]
-        script += [f"--rate={files.RATE}", *(["--deaf"] if job.deaf else [])]
-        marks = ["--signal=B:USR1", "--coloc-interval=8", "--coloc-grace=10"]
+        script = [
+            str(self.day / "train_job.sh"),
+            str(self.day / "train_job.py"),
+            str(self.jobs / job.name),
+            str(job.steps),
+        ]
+        return [*marks, *words, *script, f"--rate={files.RATE}", *(["--deaf"] if job.deaf else [])]
+
+    def submit(self, job: files.BacklogJob, user: str) -> JobRecord:
+        """Submit a batch job as `user` through the wrapper, exactly as that user would."""
         env = {**self.environment, "COLOC_COMMAND": shlex.join(self.coloc()), "COLOC_DEMO_PYTHON": self.python}
-        done = people.run_as(user, self.coloc(*marks, *words, *script, module="sbatch_main"), env, str(self.jobs))
+        argv = self.coloc(*self.submission(job), module="sbatch_main")
+        done = people.run_as(user, argv, env, str(self.jobs))
         ref = done.stdout.strip().splitlines()[-1].split(";")[0] if done.stdout.strip() else ""
         if done.returncode or not ref.isdigit():
             raise ColocError(f"coloc-sbatch as {user} failed: {(done.stderr or done.stdout).strip()}")
+        folder = self.jobs / job.name
         return JobRecord(ref=ref, user=user, gpus=job.gpus, steps=job.steps, folder=folder, deaf=job.deaf)
 
     def running(self) -> tuple[Allocation, ...]:

@@ -197,4 +197,6 @@ def _type_reason(data: object, hint: Any, said: str) -> str:
         hinted = f"; did you mean {close[0]!r}?" if close else ""
         return f"must be one of {', '.join(repr(choice) for choice in choices)}, not {data!r:.60}{hinted}"
     wanted = "an array" if typing.get_origin(hint) is tuple else _KINDS.get(hint)
+    if isinstance(data, float) and hint is int:
+        return f"must be a whole number, not {data:g}"
     return f"must be {wanted}, not {_kind(data)}" if wanted and wanted != _kind(data) else f"is refused: {said}"

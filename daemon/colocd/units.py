@@ -9,7 +9,7 @@ import msgspec
 
 Unit = Literal["", "seconds", "GPU-seconds"]
 
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _HOW = 'a number of seconds or a text like "90s", "5m", "1h30m" or "2d"'
 
@@ -67,11 +67,10 @@ def duration(*, zero: bool = False, high: float = YEAR) -> Rule:
 
 def seconds(text: str) -> float:
     """Turn "90s", "1h30m", "2d" or "0.5" into seconds; raises ValueError with the reason."""
-    word = text.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", word):
-        return float(word)
-    parts = _PART.findall(word)
-    if not parts or "".join(number + unit for number, unit in parts) != word:
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return float(text)
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"must be {_HOW}, not {text!r:.60}")
     units = [unit for _, unit in parts]
     if len(set(units)) != len(units):

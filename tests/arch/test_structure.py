@@ -27,7 +27,7 @@ def tracked() -> list[str]:
     if not names:
         found = [p.relative_to(ROOT) for p in ROOT.rglob("*") if p.is_file()]
         names = [str(p) for p in found if not any(part in SKIPPED or part.endswith("_cache") for part in p.parts)]
-    return sorted(name for name in names if name and (ROOT / name).is_file())
+    return sorted({name for name in names if name and (ROOT / name).is_file()})
 
 
 FILES = tracked()
@@ -108,9 +108,8 @@ def test_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     version = project["version"]
     written = re.compile(rf"""(?i)version\w*['"]?\s*[:=]\s*['"]{re.escape(version)}['"]""")
-    twice = [
-        name for name in FILES if name.endswith((".py", ".toml", ".cfg")) and written.search((ROOT / name).read_text())
-    ]
+    ours = [name for name in FILES if name.endswith((".py", ".toml", ".cfg")) and not name.startswith("tests/")]
+    twice = [name for name in ours if written.search((ROOT / name).read_text())]
     assert twice == ["pyproject.toml"]
 
 

@@ -5,20 +5,18 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from colocd.errors import StoreUnavailable
-from colocd.store import open_store
+from colocd.store import engine, open_store, schema
 from colocd.store.records import BatchJob, Intent
 from colocd.store.sql import SqlStore
-
-NOBODY = 65534
 
 
 def intent(key: str) -> Intent:
@@ -68,6 +66,48 @@ def test_a_lock_that_goes_in_time_is_waited_for(sqlite_url: str, path: Path) -> 
     store.close()
 
 
+def test_an_upgrade_waits_for_whoever_just_made_the_file(tmp_path: Path) -> None:
+    url, results = f"sqlite:///{tmp_path}/new.db", list[object]()
+
+    def upgrade() -> None:
+        try:
+            results.append(schema.upgrade(url, wait=30))
+        except StoreUnavailable as error:
+            results.append(error)
+
+    with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")  # the file is not in WAL mode yet
+        waiting = threading.Thread(target=upgrade)
+        waiting.start()
+        waiting.join(0.2)
+        assert results == []
+        other.execute("COMMIT")
+        waiting.join()
+    assert results == [(None, schema.revisions()[-1])]
+
+
+class BusyAtFirst(sqlite3.Connection):
+    """Answers "locked" at once, as SQLite was seen to do when several processes switched one new file to WAL."""
+
+    refusals = 2
+
+    def execute(self, *words: Any) -> sqlite3.Cursor:
+        if self.refusals:
+            self.refusals -= 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(*words)
+
+
+def test_the_switch_to_wal_is_tried_again_until_the_time_is_up(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "new.db", factory=BusyAtFirst)) as connection:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            engine._use_wal(connection, wait=0)
+        engine._use_wal(connection, wait=30)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_removed_and_put_back(quick: SqlStore, path: Path, tmp_path: Path) -> None:
     assert quick.intend(intent("a")) is True
     path.rename(tmp_path / "away")
@@ -95,37 +135,42 @@ def test_replaced_by_a_backup(quick: SqlStore, path: Path, sqlite_template: Path
         assert [row[0] for row in other.execute("SELECT key FROM intents")] == ["b"]
 
 
-def test_not_writable(sqlite_template: Path) -> None:
-    # Rights mean nothing to root: a child does the writing as somebody else, who may read but not write.
-    folder = Path(tempfile.mkdtemp())
-    try:
-        shutil.copy(sqlite_template, folder / "coloc.db")
-        (folder / "coloc.db").chmod(0o444)
-        folder.chmod(0o755 if os.geteuid() == 0 else 0o555)
-        child = f"""
-import os, sys
+TRIER = """
+import sys
 from colocd.errors import StoreUnavailable
-from colocd.store import open_store, schema, opening
+from colocd.store import open_store, schema
 from colocd.store.records import Intent
-if os.geteuid() == 0:
-    os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
-for call in (lambda: open_store(sys.argv[1], check=False).intend(Intent(key="k", kind="k", subject="s", at=1.0)),
-             lambda: schema.upgrade(sys.argv[1]), lambda: schema.upgrade(sys.argv[1].replace("coloc.db", "new.db"))):
+url = sys.argv[1]
+store = open_store(url, check=False)
+for call in (
+    lambda: store.intend(Intent(key="k", kind="k", subject="s", at=1.0)),
+    lambda: schema.upgrade(url),
+    lambda: schema.upgrade(url.replace("coloc.db", "new.db")),
+):
     try:
         call()
     except StoreUnavailable as error:
         print(error)
 """
-        command = [sys.executable, "-c", child, f"sqlite:///{folder}/coloc.db"]
+
+
+def test_not_writable(sqlite_url: str, path: Path) -> None:
+    before = path.read_bytes()
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    # Rights mean nothing to root unless it gives up the power to override them.
+    powerless = ["setpriv", "--bounding-set=-dac_override", "--"] if os.geteuid() == 0 else []
+    command = [*powerless, sys.executable, "-c", TRIER, sqlite_url]
+    try:
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
-        lines = ran.stdout.splitlines()
-        assert len(lines) == 3
-        assert all("readonly" in line or "unable to open" in line for line in lines[:2])
-        assert lines[2].endswith("cannot be created: Permission denied")
     finally:
-        folder.chmod(0o755)
-        shutil.rmtree(folder)
+        path.parent.chmod(0o755)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 3
+    assert all("readonly" in line or "unable to open" in line for line in lines[:2])
+    assert lines[2].endswith("cannot be created: Permission denied")
+    assert path.read_bytes() == before
 
 
 FILLER = """

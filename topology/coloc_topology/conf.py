@@ -31,10 +31,11 @@ class Line(NamedTuple):
         return None if value is None else value.text
 
 
-def read_lines(text: str) -> tuple[Line, ...]:
+def read_lines(text: str, skip_includes: bool = False) -> tuple[Line, ...]:
     """All lines that set something. `#` starts a comment, a backslash at the end joins the next line.
 
-    Raises `TopologyError` at the first thing that is not `Key=Value`, and for `Include`, which is not followed.
+    Raises `TopologyError` at the first thing that is not `Key=Value`, and for `Include`, which is not followed, unless
+    `skip_includes` passes over such lines.
     """
     found: list[Line] = []
     pieces: list[str] = []
@@ -46,7 +47,8 @@ def read_lines(text: str) -> tuple[Line, ...]:
         first = first if pieces else number
         pieces.append(line[: continued.start()] + " " if continued else line)
         if continued is None or number == len(physical):
-            values = _values(pieces, first)
+            include = skip_includes and pieces[0].split()[:1] and pieces[0].split()[0].lower() == "include"
+            values = {} if include else _values(pieces, first)
             if values:
                 found.append(Line(first, values))
             pieces = []

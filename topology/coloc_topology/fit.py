@@ -161,6 +161,6 @@ class FitTable:
 def fit_table(shape: Shape) -> FitTable:
     """The fit table of a shape, analysed once per process; raises `TopologyError` for more than 16 GPUs.
 
-    Keep the table while you use it: finding it again hashes the whole link matrix.
+    Keep the table in loops: finding it again hashes the link matrix.
     """
     return FitTable(shape)

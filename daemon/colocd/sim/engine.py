@@ -8,7 +8,7 @@ import msgspec
 
 from colocd.clock import Clock
 from colocd.core.view import Held, JobState
-from colocd.sim.gpus import GpuChoice
+from colocd.sim.gpus import Free, GpuChoice
 from colocd.sim.life import Life
 from colocd.sim.model import ENDED, VJob, VNode, minutes
 from colocd.sim.queue import Queue, Spot
@@ -118,11 +118,13 @@ class Engine:
     def _start(self, job: VJob, spot: Spot) -> None:
         sub = job.sub
         for node in spot:
-            mask = self._choice.pick(node.shape, node.free(sub.gpu_type), sub.gpus) if sub.gpus else 0
-            node.used |= mask
-            node.cpus_used += sub.cpus
-            if mask:
-                job.gpus[node.name] = mask
+            free = Free(node.free(sub.gpu_type), ((1 << node.cpus) - 1) & ~node.cores_used)
+            given = self._choice.give(node.shape, node.sockets, free, sub.gpus, sub.cpus)
+            node.used |= given.gpus
+            node.cores_used |= given.cores
+            job.cores[node.name] = given.cores
+            if given.gpus:
+                job.gpus[node.name] = given.gpus
         job.nodes = tuple(node.name for node in spot)
         job.state, job.reason, job.started, job.shown = JobState.RUNNING, None, self.wall, None
         job.run += 1
@@ -136,33 +138,45 @@ class Engine:
             self._life.signal(job, name, to)
 
     def kill(self, job: VJob, after: str) -> None:
-        """TERM, then KILL; the job keeps its GPUs until its program is gone. `after`: see `VJob.after`."""
+        """TERM, then KILL; the node starts nothing new until its program is gone. `after`: see `VJob.after`."""
+        job.shown = None
+        job.after = after
         if job.state is JobState.COMPLETING:
-            job.after = after
             return
         job.run += 1
-        job.state, job.after, job.shown = JobState.COMPLETING, after, None
+        self._take_back(job)
+        for name in job.nodes:
+            self.nodes[name].dying += 1
+        job.state = JobState.COMPLETING
         self.after(self._life.term(job, self.timing.kill_wait), job, self._gone)
 
     def _gone(self, job: VJob) -> None:
         job.work.killed(self.at)
-        if job.after in ("requeue", "requeuehold"):
-            self.back(job, hold=job.after == "requeuehold")
+        if job.after == "requeue":
+            self._back(job)
         else:
             self.finish(job, JobState.FAILED, job.after)
 
-    def back(self, job: VJob, *, hold: bool) -> None:
-        """The job waits again, not eligible before the requeue delay is over."""
-        self._free(job)
-        job.state, job.restarts, job.submitted = JobState.PENDING, job.restarts + 1, self.wall
+    def requeue(self, job: VJob, *, hold: bool) -> None:
+        """Let a job that runs, dies or has ended wait again, once its program is gone."""
+        job.restarts += 1
+        if hold:
+            job.held, job.reason = Held.ADMIN, "JobHeldAdmin"
+        if job.state in ENDED:
+            self._back(job)
+        else:
+            self.kill(job, "requeue")
+
+    def _back(self, job: VJob) -> None:
+        self._vacate(job)
+        job.state, job.submitted = JobState.PENDING, self.wall
         job.started = job.ended = None
         job.eligible = self.at + self.timing.requeue_delay
-        job.held = Held.ADMIN if hold else Held.NO
         self.consider(job)
 
     def finish(self, job: VJob, state: JobState, reason: str | None, exit_code: int = 0) -> None:
         """The job has ended for good; it is remembered for a while."""
-        self._free(job)
+        self._vacate(job)
         job.state, job.reason, job.ended, job.exit_code = state, reason, self.wall, exit_code
         job.held = Held.NO
         self.consider(job)
@@ -173,21 +187,32 @@ class Engine:
         node.down = True
         for job in [j for j in self.jobs.values() if node.name in j.nodes]:
             job.work.killed(self.at)
-            if job.requeue or job.after.startswith("requeue"):
-                self.back(job, hold=job.after == "requeuehold")
+            if job.after == "requeue":
+                self._back(job)
+            elif job.requeue and not job.after:
+                job.restarts += 1
+                self._back(job)
             else:
                 self.finish(job, JobState.FAILED, "NodeDown")
         self.wake()
 
-    def _free(self, job: VJob) -> None:
-        job.run += 1
+    def _take_back(self, job: VJob) -> None:
         for name in job.nodes:
             node = self.nodes[name]
             node.used &= ~job.gpus.get(name, 0)
-            node.cpus_used -= job.sub.cpus
-        if job.nodes:
-            job.gpus, job.nodes, job.after = {}, (), ""
-            self.wake()
+            node.cores_used &= ~job.cores.get(name, 0)
+        job.gpus, job.cores = {}, {}
+
+    def _vacate(self, job: VJob) -> None:
+        job.run += 1
+        if not job.nodes:
+            return
+        if job.state is JobState.COMPLETING:
+            for name in job.nodes:
+                self.nodes[name].dying -= 1
+        self._take_back(job)
+        job.nodes, job.after = (), ""
+        self.wake()
 
     def _forget(self, job: VJob) -> None:
         del self.jobs[job.ref]
@@ -205,27 +230,24 @@ class Engine:
         self.wake()
 
     def _expire(self, resv: Reservation) -> None:
-        if self.reservations.get(resv.name) is resv:
-            self.unreserve(resv)
-            for job in list(self.jobs.values()):
-                if job.reservation == resv.name and job.nodes:
-                    self.kill(job, "TimeLimit")
+        if self.reservations.get(resv.name) is not resv:
+            return
+        self.unreserve(resv)
+        for job in [j for j in self.jobs.values() if j.reservation == resv.name]:
+            if job.nodes:
+                self.kill(job, "TimeLimit")
+            elif job.state is JobState.PENDING:
+                job.reservation, job.held = None, Held.ADMIN
+                self.consider(job)
+                job.reason = f"Reservation {resv.name} was deleted"
 
     def unreserve(self, resv: Reservation) -> None:
         """Open the node again."""
         del self.reservations[resv.name]
         for name in resv.nodes:
             self.nodes[name].reservation = None
-        for job in self.jobs.values():
-            if job.reservation == resv.name:
-                job.shown = None
         self.wake()
 
     def busy(self, name: str) -> bool:
         """Whether a job that has not ended belongs to the reservation."""
         return any(job.reservation == name and job.state not in ENDED for job in self.jobs.values())
-
-    def resv_end(self, job: VJob) -> float | None:
-        """When the reservation that a running job is in ends; None: it is in none."""
-        resv = self.reservations.get(job.reservation) if job.reservation is not None else None
-        return resv.ends if resv is not None else None

@@ -1,30 +1,66 @@
-"""Which free GPUs a virtual node gives to a job: Slurm's habits, as measured (docs: SLURM facts)."""
+"""Which free cores and GPUs a node gives to a job: Slurm's habits, as measured on 22.05."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from typing import NamedTuple
 
 from coloc_topology.shape import Shape, bits, mask_of
 
 
+class Socket(NamedTuple):
+    """Masks of the GPUs and of the cores of one socket."""
+
+    gpus: int
+    cores: int
+
+
+class Free(NamedTuple):
+    """Masks of what a node has left."""
+
+    gpus: int
+    cores: int
+
+
+def sockets_of(shape: Shape, cpus: int) -> tuple[Socket, ...]:
+    """The sockets by lowest GPU index, the cores dealt evenly to them; one socket when the shape does not tell."""
+    near = shape.cores or shape.numa
+    groups: dict[object, int] = {}
+    for i in range(shape.gpus):
+        key = near[i] if i < len(near) else None
+        groups[key] = groups.get(key, 0) | 1 << i
+    size = -(-cpus // max(1, len(groups)))
+    cores = [((1 << min(size, cpus - k * size)) - 1) << k * size for k in range(len(groups))]
+    return tuple(Socket(*pair) for pair in zip(groups.values(), cores, strict=True)) or (Socket(0, (1 << cpus) - 1),)
+
+
 @dataclass(frozen=True)
 class GpuChoice:
-    """The rule of a cluster. Default: lowest free index; `spread_single`: 1-GPU jobs alternate between sockets.
+    """The rule of a cluster.
 
-    `links_inverted`: the worst-linked GPUs first, as Slurm does from 24.05 on where gres.conf has `Links=`.
+    `by_socket`: gres.conf has `Cores=`. The job's cores come from the socket that has enough GPUs and most free cores (so
+    1-GPU jobs alternate between sockets), its GPUs from the sockets of its cores, lowest index first. Without it, GPUs
+    come lowest index first. `links_inverted`: gres.conf has `Links=` and no `Cores=` and Slurm is 24.05 or later: the
+    worst-linked GPUs come first.
     """
 
-    spread_single: bool = True
+    by_socket: bool = True
     links_inverted: bool = False
 
-    def pick(self, shape: Shape, free: int, count: int) -> int:
-        """Mask of the `count` GPUs given out of `free`, which has at least that many."""
-        if count == 1 and self.spread_single:
-            return _spread(shape, free)
-        if count > 1 and self.links_inverted:
-            return _worst_linked(shape, free, count)
-        return lowest(free, count)
+    def give(self, shape: Shape, sockets: Sequence[Socket], free: Free, gpus: int, cores: int) -> Free:
+        """What a job that wants so many GPUs and cores is given out of `free`, which has at least that many."""
+        if self.links_inverted:
+            return Free(_worst_linked(shape, free.gpus, gpus), _anywhere(sockets, free.cores, cores))
+        if not self.by_socket or not gpus:
+            return Free(lowest(free.gpus, gpus), _anywhere(sockets, free.cores, cores))
+        able = [s for s in sockets if (s.gpus & free.gpus).bit_count() >= gpus]
+        able.sort(key=lambda s: -(s.cores & free.cores).bit_count())
+        chosen = 0
+        for socket in (*able, *(s for s in sockets if s not in able)):
+            here = socket.cores & free.cores
+            chosen |= lowest(here, min(here.bit_count(), cores - chosen.bit_count()))
+        return Free(_in_turn([s.gpus & free.gpus for s in sockets if s.cores & chosen], free.gpus, gpus), chosen)
 
 
 def lowest(free: int, count: int) -> int:
@@ -37,19 +73,23 @@ def lowest(free: int, count: int) -> int:
     return mask
 
 
-def sockets(shape: Shape) -> tuple[int, ...]:
-    """GPU masks of the sockets, by lowest index; one for all when the shape does not tell."""
-    near = shape.cores or shape.numa
-    groups: dict[object, int] = {}
-    for i in range(shape.gpus):
-        key = near[i] if i < len(near) else None
-        groups[key] = groups.get(key, 0) | 1 << i
-    return tuple(groups.values())
+def _in_turn(near: list[int], free: int, count: int) -> int:
+    """GPUs from each near socket in turn, then from anywhere."""
+    mask = 0
+    while mask.bit_count() < count and any(near):
+        for k, here in enumerate(near):
+            low = here & -here if mask.bit_count() < count else 0
+            mask |= low
+            near[k] ^= low
+    return mask | lowest(free & ~mask, count - mask.bit_count())
 
 
-def _spread(shape: Shape, free: int) -> int:
-    best = max(sockets(shape), key=lambda group: (free & group).bit_count())
-    return lowest(free & best, 1)
+def _anywhere(sockets: Sequence[Socket], free: int, count: int) -> int:
+    """Cores of the first socket that has enough, else of all in turn."""
+    for socket in sockets:
+        if (socket.cores & free).bit_count() >= count:
+            return lowest(socket.cores & free, count)
+    return _in_turn([s.cores & free for s in sockets], free, count)
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,7 @@
 """Submission and change of virtual jobs: what Slurm accepts, and what it refuses."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from colocd.core.view import Held, Job, JobState
 from colocd.errors import SlurmRefused
@@ -52,7 +52,7 @@ class Intake:
                 held=Held.USER if sub.held else Held.NO,
             )
             job.work.at = engine.at
-            job.program = self._program_for(job.show(None))
+            job.program = self._program_for(job.show())
             engine.add(job)
         return f"{self._number}"
 
@@ -87,32 +87,29 @@ class Intake:
         if resv.users and user not in resv.users:
             raise SlurmRefused("sbatch: Batch job submission failed: Access denied to requested reservation")
 
-    def update(self, jobs: Sequence[VJob], change: JobUpdate) -> None:
-        """Change jobs; raises `SlurmRefused` before anything is changed."""
-        for job in jobs:
-            self._check_update(job, change)
-        for job in jobs:
-            if change.comment is not None:
-                job.comment = change.comment
-            if change.requeue is not None:
-                job.requeue = change.requeue
-            if change.nice is not None:
-                job.nice = change.nice
-            if change.nodes is not None:
-                job.required = change.nodes
-                job.nodes_wanted = max(self._nodes_wanted(job.sub), len(change.nodes))
-            if change.reservation is not None:
-                job.reservation = change.reservation or None
-            if change.start_now:
-                job.eligible = self._engine.at
-            self._engine.consider(job)
+    def update(self, job: VJob, change: JobUpdate) -> None:
+        """Change a job; raises `SlurmRefused` before anything is changed."""
+        self._check_update(job, change)
+        if change.comment is not None:
+            job.comment = change.comment
+        if change.requeue is not None:
+            job.requeue = change.requeue
+        if change.nice is not None:
+            job.nice = change.nice
+        if change.nodes is not None:
+            job.required = change.nodes
+            job.nodes_wanted = max(self._nodes_wanted(job.sub) if not job.sub.nodes else 1, len(change.nodes))
+        if change.reservation is not None:
+            job.reservation = change.reservation or None
+        if change.start_now:
+            job.eligible = self._engine.at
+        self._engine.consider(job)
 
     def _check_update(self, job: VJob, change: JobUpdate) -> None:
-        pending = job.state is JobState.PENDING
-        if not pending and (change.nodes is not None or change.nice is not None or change.start_now):
+        if job.state in ENDED:
+            raise SlurmRefused(f"job {job.ref}: Job has already finished")
+        if job.state is not JobState.PENDING and (change.nodes is not None or change.start_now):
             raise SlurmRefused(f"job {job.ref}: Job is no longer pending execution")
-        if job.state in ENDED and (change.requeue is not None or change.reservation is not None):
-            raise SlurmRefused(f"job {job.ref}: Job/step already completing or completed")
         if change.reservation:
             self._check_reservation(change.reservation, job.user)
         if change.nodes and any(name not in self._engine.nodes for name in change.nodes):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from coloc_topology.shape import Shape
 from colocd.core.comment import parse_comment
 from colocd.core.view import Held, Job, JobState, Node
+from colocd.sim.gpus import Socket
 from colocd.sim.program import Program, Work
 from colocd.slurm.port import Reservation, Submission
 
@@ -39,34 +40,34 @@ class VJob:
     ended: float | None = None
     restarts: int = 0
     gpus: dict[str, int] = field(default_factory=dict)
+    cores: dict[str, int] = field(default_factory=dict)
     nodes: tuple[str, ...] = ()
+    """Where it runs, or still dies."""
     run: int = 0
     """Counts state changes; an event made for an older run is void."""
     saving: bool = False
     yielded: bool = False
     """It has saved and waits for its GPUs to be taken."""
     after: str = ""
-    """What follows COMPLETING: `requeue`, `requeuehold`, or the reason of a final end."""
+    """What follows COMPLETING: `requeue`, or the reason of a final end."""
     exit_code: int = 0
     work: Work = field(default_factory=Work)
     queued: tuple[object, ...] | None = None
     """The scheduler's class it waits in; None: not waiting."""
     shown: Job | None = None
 
-    def show(self, resv_end: float | None) -> Job:
-        """The job as the port tells it; `resv_end`: end of the reservation it runs in."""
+    def show(self) -> Job:
+        """The job as the port tells it."""
         if self.shown is None:
-            self.shown = self._show(resv_end)
+            self.shown = self._show()
         return self.shown
 
-    def _show(self, resv_end: float | None) -> Job:
+    def _show(self) -> Job:
         sub = self.sub
         ends = self.ended
-        if self.state is JobState.RUNNING and self.started is not None:
-            limits = [resv_end] if resv_end is not None else []
-            if sub.time_limit is not None:
-                limits.append(self.started + minutes(sub.time_limit) * 60.0)
-            ends = min(limits, default=None)
+        limit = None if sub.time_limit is None else minutes(sub.time_limit) * 60.0
+        if self.state is JobState.RUNNING and self.started is not None and limit is not None:
+            ends = self.started + limit
         return Job(
             ref=self.ref,
             user=self.user,
@@ -82,7 +83,7 @@ class VJob:
             submitted=self.submitted,
             started=self.started,
             ends=ends,
-            time_limit=None if sub.time_limit is None else minutes(sub.time_limit) * 60.0,
+            time_limit=limit,
             restarts=self.restarts,
             held=self.held,
             required_nodes=self.required,
@@ -102,11 +103,19 @@ class VNode:
     cpus: int
     types: tuple[str, ...]
     partitions: tuple[str, ...]
+    sockets: tuple[Socket, ...]
     used: int = 0
-    cpus_used: int = 0
+    cores_used: int = 0
+    dying: int = 0
+    """Jobs that are completing here. Slurm counts their GPUs as free, and starts nothing on the node until they are gone."""
     down: bool = False
     drained: bool = False
     reservation: Reservation | None = None
+
+    @property
+    def cpus_used(self) -> int:
+        """Cores given out."""
+        return self.cores_used.bit_count()
 
     @property
     def up(self) -> bool:
@@ -123,7 +132,8 @@ class VNode:
     def show(self) -> Node:
         """The node as the port tells it."""
         resv = self.reservation
-        busy = "allocated" if self.cpus_used >= self.cpus else "mixed" if self.cpus_used else "idle"
+        state = "allocated" if self.cpus_used >= self.cpus else "mixed" if self.cpus_used else "idle"
+        flags = ("+drain" if self.drained else "") + ("+completing" if self.dying else "")
         ours = resv is not None and resv.name.startswith("coloc-")
         return Node(
             name=self.name,
@@ -133,7 +143,7 @@ class VNode:
             used=self.used,
             shape=self.shape.name,
             types=self.types,
-            state="down" if self.down else f"{busy}+drain" if self.drained else busy,
+            state="down" if self.down else state + flags,
             partitions=self.partitions,
             cpus=self.cpus,
             cpus_used=self.cpus_used,

@@ -92,7 +92,7 @@ class Queue:
 
     @staticmethod
     def _fits(job: VJob, node: VNode) -> bool:
-        if not node.up or node.cpus - node.cpus_used < job.sub.cpus:
+        if not node.up or node.dying or node.cpus - node.cpus_used < job.sub.cpus:
             return False
         resv = node.reservation
         if job.reservation is None:

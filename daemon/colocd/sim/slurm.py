@@ -8,7 +8,7 @@ from colocd.core.view import Held, Job, JobState, Node
 from colocd.errors import SlurmRefused
 from colocd.sim.engine import Engine, Timing
 from colocd.sim.faults import Faulty
-from colocd.sim.gpus import GpuChoice
+from colocd.sim.gpus import GpuChoice, sockets_of
 from colocd.sim.intake import Intake
 from colocd.sim.model import ENDED, VJob, VNode
 from colocd.sim.program import ENDLESS, Program, Work, marked
@@ -22,7 +22,8 @@ class VirtualSlurm(Faulty):
 
     `partitions` without nodes have all of them. `types`: gres type per node, one for all its GPUs or one each; default
     `h100`. `cpus`: cores of each node. `program_for(job)` says what a job does (the job as it is when submitted).
-    Delays are seconds; `sched_delay` is the time from a change to the scheduler's next pass. See `Faulty` for faults.
+    `spread_single` is `GpuChoice.by_socket`; for `links_inverted` see there. Delays are seconds; `sched_delay` lies between
+    a change and the scheduler's next pass. See `Faulty` for faults.
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class VirtualSlurm(Faulty):
         for name, shape in shapes.items():
             kind = (types or {}).get(name, "h100")
             each = (kind,) * shape.gpus if isinstance(kind, str) else kind
-            nodes[name] = VNode(name, shape, cpus, each, tuple(p.name for p in parts.values() if name in p.nodes))
+            member = tuple(p.name for p in parts.values() if name in p.nodes)
+            nodes[name] = VNode(name, shape, cpus, each, member, sockets_of(shape, cpus))
         timing = Timing(kill_wait=kill_wait, requeue_delay=requeue_delay, remember=remember, sched_delay=sched_delay)
         self._engine = Engine(clock, nodes, parts, GpuChoice(spread_single, links_inverted), timing)
         self._intake = Intake(self._engine, program_for)
@@ -103,59 +105,45 @@ class VirtualSlurm(Faulty):
         return self._change("submit", (job,), lambda: self._intake.submit(job, self._now()), "")
 
     def hold(self, refs: Sequence[str]) -> None:
-        """See `SlurmPort.hold`."""
-        self._change("hold", (tuple(refs),), lambda: self._hold(refs, Held.ADMIN), None)
-
-    def _hold(self, refs: Sequence[str], who: Held) -> None:
-        for job in self._all(refs):
-            if job.state is JobState.COMPLETING and job.after == "requeue":
-                job.after = "requeuehold"
-            elif job.state is not JobState.PENDING:
-                raise SlurmRefused(f"job {job.ref}: Job is no longer pending execution")
-            else:
-                job.held = who
-                self._engine.consider(job)
+        """See `SlurmPort.hold`. As with Slurm, a running job is held for the time after a requeue."""
+        self._change("hold", (tuple(refs),), lambda: self._each(refs, lambda j: self._hold(j, Held.ADMIN)), None)
 
     def release(self, refs: Sequence[str]) -> None:
         """See `SlurmPort.release`."""
-        self._change("release", (tuple(refs),), lambda: self._release(refs), None)
+        self._change("release", (tuple(refs),), lambda: self._each(refs, lambda j: self._hold(j, Held.NO)), None)
 
-    def _release(self, refs: Sequence[str]) -> None:
-        for job in self._all(refs):
-            if job.state is JobState.COMPLETING and job.after == "requeuehold":
-                job.after = "requeue"
-            elif job.state is not JobState.PENDING:
-                raise SlurmRefused(f"job {job.ref}: Job is no longer pending execution")
-            else:
-                job.held = Held.NO
-                self._engine.consider(job)
+    def _hold(self, job: VJob, who: Held) -> None:
+        if job.state in ENDED:
+            raise SlurmRefused(f"job {job.ref}: Job has already finished")
+        job.held = who
+        self._engine.consider(job)
 
     def update(self, ref: str, change: JobUpdate) -> None:
         """See `SlurmPort.update`."""
-        self._change("update", (ref, change), lambda: self._intake.update(self._all([ref]), change), None)
+        self._change("update", (ref, change), lambda: self._each([ref], lambda j: self._intake.update(j, change)), None)
 
     def signal(self, refs: Sequence[str], signal: str, to: str) -> None:
         """See `SlurmPort.signal`."""
-        self._change("signal", (tuple(refs), signal, to), lambda: self._signal(refs, signal, to), None)
+        args = (tuple(refs), signal, to)
+        self._change("signal", args, lambda: self._each(refs, lambda j: self._signal(j, signal, to)), None)
 
-    def _signal(self, refs: Sequence[str], signal: str, to: str) -> None:
-        for job in self._all(refs):
-            self._engine.signal(job, signal, to)
+    def _signal(self, job: VJob, signal: str, to: str) -> None:
+        if job.state in ENDED:
+            raise SlurmRefused(f"job {job.ref}: Invalid job id specified")
+        if job.state is JobState.PENDING:
+            raise SlurmRefused(f"job {job.ref}: Job can not be altered now, try again later")
+        self._engine.signal(job, signal, to)
 
     def requeue(self, refs: Sequence[str], *, hold: bool) -> None:
-        """See `SlurmPort.requeue`."""
-        self._change("requeue", (tuple(refs), hold), lambda: self._requeue(refs, hold), None)
+        """See `SlurmPort.requeue`. As with Slurm, a job that has ended runs once more."""
+        self._change("requeue", (tuple(refs), hold), lambda: self._each(refs, lambda j: self._requeue(j, hold)), None)
 
-    def _requeue(self, refs: Sequence[str], hold: bool) -> None:
-        for job in self._all(refs):
-            if job.state is JobState.PENDING:
-                raise SlurmRefused(f"job {job.ref}: Job is pending execution")
-            if not job.requeue:
-                raise SlurmRefused(f"job {job.ref}: Requested operation is presently disabled")
-            if job.state in ENDED:
-                self._engine.back(job, hold=hold)
-            else:
-                self._engine.kill(job, "requeuehold" if hold else "requeue")
+    def _requeue(self, job: VJob, hold: bool) -> None:
+        if job.state is JobState.PENDING or job.after == "requeue":
+            raise SlurmRefused(f"job {job.ref}: Job is pending execution")
+        if not job.requeue:
+            raise SlurmRefused(f"job {job.ref}: Requested operation is presently disabled")
+        self._engine.requeue(job, hold=hold)
 
     def cancel(self, refs: Sequence[str]) -> None:
         """See `SlurmPort.cancel`."""
@@ -201,21 +189,21 @@ class VirtualSlurm(Faulty):
     def comment_by(self, user: str, ref: str, comment: str) -> None:
         """A user changes a job's comment; raises `SlurmRefused` unless it is the user's own."""
         with self._lock:
-            for job in self._all([ref]):
+            for job in self._known([ref]):
                 if user not in (job.user, "root"):
                     raise SlurmRefused(f"job {ref}: Access/permission denied")
-                job.comment, job.shown = comment, None
+            self._each([ref], lambda j: self._intake.update(j, JobUpdate(comment=comment)))
 
     def checkpointed(self, ref: str, *, saved: float | None = None, yielded: float | None = None) -> None:
         """A job writes these facts into its own comment."""
         with self._lock:
-            for job in self._all([ref]):
+            for job in self._known([ref]):
                 job.comment, job.shown = marked(job.comment, saved=saved, yielded=yielded), None
 
     def hold_by_user(self, ref: str) -> None:
         """The owner holds a pending job."""
         with self._lock:
-            self._hold([ref], Held.USER)
+            self._each([ref], lambda j: self._hold(j, Held.USER))
 
     def fail_node(self, name: str) -> None:
         """A node goes down at once: its jobs are requeued if they may be, else they have failed."""
@@ -241,7 +229,7 @@ class VirtualSlurm(Faulty):
         return self._engine
 
     def _show(self, job: VJob) -> Job:
-        return job.show(self._engine.resv_end(job))
+        return job.show()
 
     def _node(self, name: str) -> VNode:
         node = self._now().nodes.get(name)
@@ -259,11 +247,20 @@ class VirtualSlurm(Faulty):
             found.update((job.ref, job) for job in same)
         return list(found.values())
 
-    def _all(self, refs: Sequence[str]) -> list[VJob]:
+    def _each(self, refs: Sequence[str], act: Callable[[VJob], None]) -> None:
+        """Act on each job; as Slurm's commands, go on after a refusal and report the first at the end."""
+        refused: SlurmRefused | None = None
         for ref in refs:
-            if not self._known([ref]):
-                raise SlurmRefused(f"job {ref}: Invalid job id specified")
-        return self._known(refs)
+            try:
+                found = self._known([ref])
+                if not found:
+                    raise SlurmRefused(f"job {ref}: Invalid job id specified")
+                for job in found:
+                    act(job)
+            except SlurmRefused as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
 
 
 def _whole(partition: Partition, names: tuple[str, ...]) -> Partition:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
+from colocd.clock import SystemClock
 from colocd.errors import BadConfig, BadRequest, StoreUnavailable
 from colocd.store.types import dump_json
 
@@ -102,8 +103,9 @@ def _sqlite(path: Path, wait: float) -> Engine:
     def opened() -> sqlite3.Connection:
         connection = sqlite3.connect(name, uri=True, timeout=wait, isolation_level=None, check_same_thread=False)
         try:
+            _use_wal(connection, wait)
             # FULL: a commit is on the disk before the call to Slurm that it announces.
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864"):
+            for pragma in ("synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864"):
                 connection.execute(f"PRAGMA {pragma}").close()
         except BaseException:
             connection.close()
@@ -135,6 +137,20 @@ def _sqlite(path: Path, wait: float) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection, wait: float) -> None:
+    """Switch a new file to WAL. SQLite's own wait does not cover this: of several at once one may be refused at once."""
+    clock = SystemClock()
+    deadline = clock.monotonic() + wait
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or clock.monotonic() >= deadline:
+                raise
+        clock.sleep(0.02)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """The schema's life: look at it, bring it up, take it back. Works from an installed package, without alembic.ini."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -20,6 +21,9 @@ from colocd.store.tables import metadata
 
 _LOCK = 0x636F6C6F63
 """Key of the PostgreSQL advisory lock that keeps two upgrades apart ("coloc")."""
+
+_ALEMBIC = threading.Lock()
+"""Alembic's context is one per process, whatever the database."""
 
 
 class SchemaState(msgspec.Struct, frozen=True):
@@ -94,7 +98,8 @@ def _migrate(target: Target, wait: float, step: Callable[[Config], None]) -> tup
             )
         made.attributes["connection"] = connection
         try:
-            step(made)
+            with _ALEMBIC:
+                step(made)
         except CommandError as error:
             raise BadRequest(f"the schema cannot go there: {error}", "`coloc db check` shows revisions") from error
         return before, _current(connection)

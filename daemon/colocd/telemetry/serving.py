@@ -100,6 +100,8 @@ SERVERS: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
 """Per server and fact the series to read: the first one that is there counts (current name first, older ones after it)."""
 
 _MOST_SERIES = 4096
+_MOST = 1e18
+"""More of anything than a server can count in a lifetime."""
 
 _SAME = frozenset({"tp_rank"})
 """Labels of workers that all tell the same number (SGLang with metrics of all schedulers): the largest counts, not the sum."""
@@ -198,8 +200,6 @@ def _read(series: Mapping[str, _Series], sources: Iterable[Source], *, largest: 
         if lines.type not in (None, "untyped", "unknown", source.type):
             raise ValueError(f"{source.name} is a {lines.type:.20}, not a {source.type}")
         total = max(values) if largest else math.fsum(values)
-        if not math.isfinite(total):
-            raise ValueError(f"{source.name} is too large")
         if largest and total > 1.01:
             raise ValueError(f"{source.name} is {total:g}, but a share is at most 1")
         return min(total, 1.0) if largest else total
@@ -215,7 +215,7 @@ def _values(lines: Sequence[str], source: Source) -> list[float]:
         labels, value = _sample(line, source.name)
         if any(labels.get(name) != wanted for name, wanted in source.labels):
             continue
-        if not math.isfinite(value) or value < 0:
+        if not 0 <= value <= _MOST:  # NaN is not, either
             raise ValueError(f"{source.name} is {value:g}")
         key = frozenset(labels.items())
         if key in seen:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo import run
 from demo.site import Site
 
 from colocd.errors import ColocError
-from demo import run
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., "subprocess.Popen[str]"]

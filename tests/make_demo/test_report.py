@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from demo import curve, report, sample
 from demo.report import Facts, JobRecord
 
 from coloc_topology.shape import quads
 from colocd.store.records import Handover, HandoverState
-from demo import curve, report, sample
 
 ACKED: dict[str, Any] = {"acked": ["1"], "told_at": 101.5, "submitted_at": 110.25, "t": {"freed": 110.0}}
 

@@ -1,0 +1,265 @@
+"""What the running daemon answers to the API: from the last view and plan, and from the store."""
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from typing import Any
+
+import msgspec
+
+from coloc_topology.shape import idx
+from colocd.clock import Clock
+from colocd.config import Config
+from colocd.core.actions import Plan, Release, encode_plan
+from colocd.core.need import counted, need
+from colocd.core.plan import explain
+from colocd.core.reclaim import gpu_count
+from colocd.core.view import Held, Job, JobFacts, JobState, ReplicaState, ServiceView, View, encode_view
+from colocd.errors import BadRequest, NotFound, SlurmUnreachable
+from colocd.gpu_use import gpu_use
+from colocd.metrics import Metrics
+from colocd.servicefile import parse_service, spec_to_json
+from colocd.store.port import Store
+from colocd.store.records import Decision, Handover, ServiceRow
+
+
+class Answers:
+    """Implements `colocd.api.backend.Backend`. Views and plans are replaced as a whole, so readers need no lock."""
+
+    def __init__(self, store: Store, clock: Clock, metrics: Metrics, config: Config) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self.config = config
+        self.trouble: str | None = None
+        self._last: tuple[View, Plan] | None = None
+        self._cycle: dict[str, Any] | None = None
+
+    def seen(self, view: View, result: Plan) -> None:
+        """Take over a cycle's view and plan."""
+        self._last = (view, result)
+
+    def finished(self, at: float, seconds: float, sentence: str) -> None:
+        """Take over a finished cycle's sentence."""
+        problems = list(self._last[0].problems) if self._last is not None else []
+        if self.trouble is not None:
+            problems.insert(0, self.trouble)
+        self._cycle = {"at": at, "seconds": round(seconds, 3), "sentence": sentence, "problems": problems}
+
+    def _view(self) -> View:
+        if self._last is None:
+            raise SlurmUnreachable(
+                self.trouble or "colocd has not finished its first cycle", "wait for one cycle and try again"
+            )
+        return self._last[0]
+
+    def status(self) -> dict[str, Any]:
+        """See `Backend.status`. `gpus` and `services` are those of the last view; `cycle.problems` says if it is old."""
+        view = self._last[0] if self._last is not None else None
+        return {
+            "mode": self.config.mode,
+            "paused": self._store.setting("paused"),
+            "slurm": view.slurm if view is not None else None,
+            "version": _version(),
+            "cycle": self._cycle,
+            "gpus": gpu_use(view) if view is not None else None,
+            "services": self.services(),
+            "handovers": [_handover(h) for h in self._store.handovers(only_open=True)],
+        }
+
+    def view(self) -> bytes:
+        """See `Backend.view`."""
+        return encode_view(self._view())
+
+    def plan(self) -> bytes:
+        """See `Backend.plan`."""
+        self._view()
+        assert self._last is not None
+        return encode_plan(self._last[1])
+
+    def explain(self, subject: str) -> dict[str, Any]:
+        """See `Backend.explain`. Raises `NotFound` when neither the last view nor the store knows the subject."""
+        view = self._last[0] if self._last is not None else None
+        subject = self._subject(subject, view)
+        now = explain(subject, *self._last) if self._last is not None else []
+        kind, _, name = subject.partition(":")
+        known = bool(now)
+        if kind == "handover":
+            handover = self._store.handover(int(name)) if name.isdigit() else None
+            if handover is None:
+                raise NotFound(f"there is no handover {name}")
+            now, known = [_told(handover)], True
+        if view is not None and kind == "job":
+            job = next((j for j in view.jobs if j.ref == name), None)
+            if job is not None:
+                now, known = [_job_sentence(job, view.facts.get(name, JobFacts())), *now], True
+        decisions = [msgspec.to_builtins(d) for d in self._store.decisions(subject, limit=50)]
+        if not known and not decisions:
+            raise NotFound(f"coloc knows nothing of {subject.partition(':')[2] or subject!r}")
+        return {"subject": subject, "now": "; ".join(now) or "nothing is planned for it", "decisions": decisions}
+
+    def _subject(self, text: str, view: View | None) -> str:
+        if text.partition(":")[0] in ("job", "service", "handover", "node") and ":" in text:
+            return text
+        if text.replace("_", "", 1).isdigit():
+            return f"job:{text}"
+        if view is not None and any(n.name == text for n in view.nodes):
+            return f"node:{text}"
+        return f"service:{text}"
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """See `Backend.history`."""
+        return [_decision(d) for d in self._store.decisions(limit=limit)]
+
+    def queue(self) -> list[dict[str, Any]]:
+        """See `Backend.queue`: coloc's batch jobs that have not ended."""
+        view = self._view()
+        assert self._last is not None
+        notes = {n.subject: n.text for n in self._last[1].notes}
+        starting = {a.job for a in self._last[1].actions if isinstance(a, Release)}
+        rows = []
+        for job in view.jobs:
+            if job.checkpoint is None or job.state in (JobState.DONE, JobState.FAILED):
+                continue
+            facts = view.facts.get(job.ref, JobFacts())
+            reason = "is released" if job.ref in starting else notes.get(f"job:{job.ref}", job.reason)
+            rows.append(
+                {
+                    "ref": job.ref,
+                    "user": job.user,
+                    "name": job.name,
+                    "state": str(job.state),
+                    "gpus": gpu_count(job),
+                    "reason": reason,
+                    "evictions": facts.evictions,
+                    "saved": job.checkpoint.saved,
+                }
+            )
+        return rows
+
+    def services(self) -> list[dict[str, Any]]:
+        """See `Backend.services`; a service applied since the last cycle is shown without readings."""
+        seen = {s.spec.name: s for s in self._last[0].services} if self._last is not None else {}
+        view = self._last[0] if self._last is not None else None
+        rows: list[dict[str, Any]] = []
+        for row in self._store.services():
+            service = seen.get(row.name)
+            if service is None or view is None:
+                rows.append({"name": row.name, "load": None, "need": None, "have": None, "ready": None, "replicas": []})
+            else:
+                rows.append(_service(service, view))
+        return rows
+
+    def apply_service(self, text: str, filename: str) -> dict[str, Any]:
+        """See `Backend.apply_service`."""
+        spec = parse_service(text, filename)
+        wanted = spec_to_json(spec)
+        old = next((r for r in self._store.services() if r.name == spec.name), None)
+        changed = old is None or old.spec != wanted or old.removed
+        if changed:
+            now = self._clock.now()
+            self._store.put_service(ServiceRow(name=spec.name, spec=wanted, applied_at=now))
+            self._decide(
+                f"service:{spec.name}", "apply", f"the service was {'changed' if old is not None else 'applied'}"
+            )
+        return {"name": spec.name, "changed": changed}
+
+    def remove_service(self, name: str) -> dict[str, Any]:
+        """See `Backend.remove_service`."""
+        row = next((r for r in self._store.services() if r.name == name), None)
+        if row is None:
+            raise NotFound(f"there is no service {name}")
+        self._store.put_service(msgspec.structs.replace(row, removed=True))
+        draining = sum(1 for r in self._store.replicas() if r.service == name)
+        self._decide(f"service:{name}", "remove", f"the service was removed; {draining} replicas drain")
+        return {"name": name, "removed": True, "draining": draining}
+
+    def pause(self, reason: str) -> dict[str, Any]:
+        """See `Backend.pause`."""
+        reason = " ".join(reason.split()) or "by an operator"
+        if len(reason) > 500:
+            raise BadRequest("the reason is longer than 500 characters")
+        self._store.put_setting("paused", reason)
+        self._decide("coloc", "pause", f"paused: {reason}")
+        return {"paused": reason}
+
+    def resume(self) -> dict[str, Any]:
+        """See `Backend.resume`."""
+        self._store.put_setting("paused", None)
+        self._decide("coloc", "resume", "resumed")
+        return {"paused": None}
+
+    def metrics(self) -> bytes:
+        """See `Backend.metrics`."""
+        return self._metrics.text()
+
+    def _decide(self, subject: str, kind: str, text: str) -> None:
+        self._store.add_decisions([Decision(at=self._clock.now(), subject=subject, kind=kind, text=text)])
+
+
+def _version() -> str:
+    try:
+        return installed("coloc")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _decision(d: Decision) -> dict[str, Any]:
+    return {"at": d.at, "subject": d.subject, "kind": d.kind, "text": d.text}
+
+
+def _handover(h: Handover) -> dict[str, Any]:
+    return {
+        "id": h.id,
+        "service": h.service,
+        "slot": h.slot,
+        "node": h.node,
+        "state": h.state.value,
+        "victims": list(h.victims),
+        "since": h.created_at,
+    }
+
+
+def _told(h: Handover) -> str:
+    entered = sorted(h.data.get("t", {}).items(), key=lambda item: float(item[1]))
+    times = ", ".join(f"{state} +{at - h.created_at:.1f} s" for state, at in entered)
+    end = f"; gave up: {h.data['abort']}" if "abort" in h.data else ""
+    got = f"; Slurm gave GPUs {idx(h.got)}" if h.got is not None else ""
+    return f"{h.state.value}: replica {h.slot} of {h.service} on GPUs {idx(h.want)} of {h.node} ({times}){got}{end}; {h.why}"
+
+
+def _job_sentence(job: Job, facts: JobFacts) -> str:
+    place = ", ".join(f"GPUs {idx(mask)} of {node}" for node, mask in sorted((job.gpus or {}).items()))
+    words = f"is {job.state}" + (f" on {place}" if place else "")
+    if job.state is JobState.PENDING:
+        words += {
+            Held.NO: f" ({job.reason or 'no reason told'})",
+            Held.USER: " and held",
+            Held.ADMIN: " and held by coloc" if facts.ours else " and held by an administrator",
+        }[job.held]
+    evicted = f"; evicted {facts.evictions} times" if facts.evictions else ""
+    return words + evicted
+
+
+def _service(service: ServiceView, view: View) -> dict[str, Any]:
+    wanted = need(service, view.policy, view.at)
+    return {
+        "name": service.spec.name,
+        "load": service.load.value if service.load is not None else None,
+        "need": wanted.now,
+        "have": len(counted(service)),
+        "ready": sum(r.state is ReplicaState.READY for r in service.replicas),
+        "why": wanted.why,
+        "removed": service.removed,
+        "replicas": [
+            {
+                "slot": r.slot,
+                "state": str(r.state),
+                "job": r.job,
+                "node": r.node,
+                "gpus": idx(r.gpus),
+                "level": r.level,
+                "load": r.load,
+            }
+            for r in service.replicas
+        ],
+    }

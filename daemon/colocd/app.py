@@ -1,0 +1,208 @@
+"""The daemon: composition root, the cycle, and what the API answers."""
+
+import getpass
+import logging
+import re
+import secrets
+
+import msgspec
+
+from coloc_topology.shape import Shape
+from colocd.act.actor import Actor
+from colocd.act.handover import HandoverMachine
+from colocd.act.replicas import Replicas
+from colocd.act.tools import Tools
+from colocd.answers import Answers
+from colocd.clock import Clock
+from colocd.config import Config
+from colocd.core.actions import Plan
+from colocd.core.plan import plan
+from colocd.core.service import ServiceSpec
+from colocd.core.view import ReplicaState, View
+from colocd.errors import ColocError, SlurmUnknown, SlurmUnreachable, StoreUnavailable
+from colocd.metrics import Metrics
+from colocd.observe import Observed, Observer
+from colocd.servicefile import spec_from_json
+from colocd.slurm.port import SlurmPort
+from colocd.store.port import Store
+from colocd.store.records import Decision
+from colocd.telemetry.scrape import Scraper
+
+log = logging.getLogger("colocd")
+_PASSING = (SlurmUnreachable, SlurmUnknown, StoreUnavailable)
+"""Errors of a bad day: the cycle says so in one sentence and the next one tries again."""
+
+
+class Daemon:
+    """One colocd. `cycle` and `step_handovers` are called by one thread; the API's threads only read `answers`."""
+
+    def __init__(self, config: Config, slurm: SlurmPort, store: Store, clock: Clock) -> None:
+        self.config = config
+        self.store = store
+        self.clock = clock
+        self.metrics = Metrics()
+        self._slurm = slurm
+        self._observer = Observer(slurm, store, clock, Scraper(clock, timeout=min(2.0, max(0.5, config.cycle.period))))
+        self._specs: dict[str, ServiceSpec] = {}
+        self._node_shapes: dict[str, Shape] = {}
+        self.tools = Tools(
+            slurm=slurm,
+            store=store,
+            clock=clock,
+            policy=config.policy,
+            user=getpass.getuser(),
+            spec=self._spec,
+            shape=self._node_shapes.get,
+        )
+        self._machine = HandoverMachine(self.tools)
+        self._actor = Actor(self.tools, lambda: secrets.token_hex(8))
+        self._replicas = Replicas(self.tools)
+        self._said: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
+        self.handovers_open = False
+        self.answers = Answers(store, clock, self.metrics, config)
+        for intent in self.tools.ledger.settle_leftovers():
+            log.info("intent %s was left open by a crash: Slurm is asked what happened", intent.key)
+
+    def reconfigure(self, config: Config) -> None:
+        """Take a new configuration over: mode, policy, topology. Database, sockets and timetable need a restart."""
+        self.config = config
+        self.tools.policy = config.policy
+        self.answers.config = config
+        self._observer.forget_topology()
+
+    def _spec(self, name: str) -> ServiceSpec | None:
+        """Specification of an applied service; read from the store when the last view did not know it yet."""
+        if name not in self._specs:
+            row = next((r for r in self.store.services() if r.name == name), None)
+            if row is None:
+                return None
+            self._specs[name] = spec_from_json(row.spec)
+        return self._specs[name]
+
+    # -- the cycle ---------------------------------------------------------------------------------------------------
+
+    def cycle(self) -> str:
+        """Observe, foresee, need, plan, act once; returns the sentence of this cycle and never raises for a bad day."""
+        begun = self.clock.monotonic()
+        try:
+            sentence = self._cycle()
+        except _PASSING as error:
+            sentence = f"nothing was done: {error}"
+            self.answers.trouble = str(error)
+        except ColocError as error:
+            sentence = f"nothing was done: {error} ({error.hint})"
+            self.answers.trouble = str(error)
+        seconds = self.clock.monotonic() - begun
+        self.metrics.cycle(seconds)
+        self.answers.finished(self.clock.now(), seconds, sentence)
+        if self._said.get("cycle") != (quiet := _without_numbers(sentence)):
+            self._said["cycle"] = quiet
+            log.info("%s", sentence)
+        return sentence
+
+    def _cycle(self) -> str:
+        seen = self._observer.observe(self.config)
+        view = seen.view
+        self._specs = {s.spec.name: s.spec for s in view.services}
+        self._node_shapes.clear()
+        self._node_shapes.update({n.name: view.shapes[n.shape] for n in view.nodes if n.shape is not None})
+        self.answers.trouble = None
+        self._tell_problems(view.problems)
+        result = plan(view)
+        self.answers.seen(view, result)
+        self.metrics.seen(view)
+        self._record(view, result)
+        if view.mode == "act":
+            self._act(seen, result)
+        else:
+            # Handovers begun in act mode are finished: a fence left standing would be worse than one more action.
+            self.step_handovers()
+        return f"{'' if view.mode == 'act' else 'advice only: '}{result.summary}"
+
+    def _act(self, seen: Observed, result: Plan) -> None:
+        jobs = {j.ref: j for j in seen.cluster.jobs}
+        self._replicas.step(jobs, seen.ready, seen.idle)
+        handovers = self.store.handovers(only_open=True)
+        self._actor.sweep(seen.cluster.jobs, seen.cluster.reservations, handovers)
+        if result.actions:
+            self._actor.carry_out(result, jobs)
+        self._forget_removed(seen.view)
+        self.step_handovers()
+
+    def step_handovers(self) -> int:
+        """Step every open handover once as far as it goes; returns how many stay open."""
+        open_handovers = self.store.handovers(only_open=True)
+        left = 0
+        for handover in open_handovers:
+            try:
+                after = self._machine.run(handover)
+            except _PASSING as error:
+                self._say_once(f"handover:{handover.id}", f"handover:{handover.id}", "waiting", str(error))
+                left += 1
+                continue
+            if after.state in ("released", "failed", "rolled-back"):
+                self.metrics.handover(after)
+                self._said.pop(f"handover:{handover.id}", None)
+            else:
+                left += 1
+        self.handovers_open = left > 0
+        return left
+
+    def _forget_removed(self, view: View) -> None:
+        """Delete a removed service once its last replica is gone."""
+        busy = {r.service for r in self.store.replicas()} | {h.service for h in self.store.handovers(only_open=True)}
+        for service in view.services:
+            alive = [r for r in service.replicas if r.state is not ReplicaState.GONE]
+            if service.removed and not alive and service.spec.name not in busy:
+                self.store.delete_service(service.spec.name)
+                self._specs.pop(service.spec.name, None)
+                self.tools.tell(f"service:{service.spec.name}", "removed", "its last replica is gone: forgotten")
+
+    # -- saying things once ------------------------------------------------------------------------------------------
+
+    def _record(self, view: View, result: Plan) -> None:
+        """Record what is new in a plan: advice (in advise mode), and why a service does not get what it needs."""
+        if view.mode != "act":
+            for action in result.actions:
+                words = msgspec.to_builtins(action)
+                subject = f"job:{words['job']}" if "job" in words else f"service:{words['service']}"
+                self._say_once(
+                    f"advice:{words['type']}:{subject}", subject, "advice", f"would {words['type']}: {action.why}"
+                )
+        for note in result.notes:
+            if note.subject.startswith("service:"):
+                self._say_once(f"note:{note.subject}", note.subject, "short", note.text)
+        for name in {k for k in self._said if k.startswith("note:")} - {f"note:{n.subject}" for n in result.notes}:
+            del self._said[name]
+
+    def _tell_problems(self, problems: tuple[str, ...]) -> None:
+        """Record problems that the last cycle did not have, and say when one is over."""
+        now = {_without_numbers(p): p for p in problems}
+        for quiet in now.keys() - self._problems.keys():
+            log.warning("%s", now[quiet])
+            self.store.add_decisions([Decision(at=self.clock.now(), subject="coloc", kind="problem", text=now[quiet])])
+        for quiet in self._problems.keys() - now.keys():
+            log.info("over: %s", self._problems[quiet])
+        self._problems = now
+
+    def _say_once(self, key: str, subject: str, kind: str, text: str) -> None:
+        """Log and record a sentence unless the last one of this key differs in its numbers only."""
+        quiet = _without_numbers(text)
+        if self._said.get(key) == quiet:
+            return
+        self._said[key] = quiet
+        log.info("%s: %s", subject, text)
+        self.store.add_decisions([Decision(at=self.clock.now(), subject=subject, kind=kind, text=text)])
+
+    def prune(self) -> None:
+        """Delete what is older than the configured retention."""
+        now, keep = self.clock.now(), self.config.database
+        try:
+            self.store.prune(load_before=now - keep.keep_load, decisions_before=now - keep.keep_decisions)
+        except StoreUnavailable as error:
+            log.warning("old rows stay: %s", error)
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+(\.\d+)?", "#", text)

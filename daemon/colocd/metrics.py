@@ -1,0 +1,67 @@
+"""colocd's own Prometheus metrics; names and meaning in docs/metrics.md."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from colocd.core.need import counted, need
+from colocd.core.view import ReplicaState, View
+from colocd.gpu_use import gpu_use
+from colocd.store.records import Handover
+
+_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """One registry per daemon, so that tests and several daemons in one process do not meet."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self._cycles = Histogram("coloc_cycle_seconds", "Duration of a cycle", buckets=_SECONDS, registry=r)
+        self._gpus = Gauge("coloc_gpus", "GPUs by who holds them", ["use"], registry=r)
+        self._need = Gauge("coloc_service_replicas_needed", "Replicas a service needs", ["service"], registry=r)
+        self._have = Gauge("coloc_service_replicas", "Replicas that serve or will", ["service"], registry=r)
+        self._ready = Gauge("coloc_service_replicas_ready", "Replicas that are ready", ["service"], registry=r)
+        self._load = Gauge(
+            "coloc_service_load", "Load in the service's own measure; NaN: unknown", ["service"], registry=r
+        )
+        self._problems = Gauge("coloc_problems", "Readings that failed in the last cycle", registry=r)
+        self._paused = Gauge("coloc_paused", "1 while coloc is paused", registry=r)
+        self._handovers = Counter("coloc_handovers", "Ended handovers", ["outcome"], registry=r)
+        self._victims = Counter("coloc_victims", "Evicted batch jobs", ["acknowledged"], registry=r)
+        self._lead = Histogram(
+            "coloc_handover_seconds",
+            "From decision to released placement",
+            buckets=(*_SECONDS, 60, 120, 300),
+            registry=r,
+        )
+
+    def cycle(self, seconds: float) -> None:
+        """Count a finished cycle."""
+        self._cycles.observe(seconds)
+
+    def seen(self, view: View) -> None:
+        """Show a view."""
+        for use, count in gpu_use(view).items():
+            self._gpus.labels(use).set(count)
+        self._problems.set(len(view.problems))
+        self._paused.set(view.paused is not None)
+        for gauge in (self._need, self._have, self._ready, self._load):
+            gauge.clear()
+        for service in view.services:
+            name = service.spec.name
+            self._need.labels(name).set(need(service, view.policy, view.at).now)
+            self._have.labels(name).set(len(counted(service)))
+            self._ready.labels(name).set(sum(r.state is ReplicaState.READY for r in service.replicas))
+            self._load.labels(name).set(service.load.value if service.load is not None else float("nan"))
+
+    def handover(self, h: Handover) -> None:
+        """Count an ended handover."""
+        self._handovers.labels(h.state.value).inc()
+        acked = set(h.data.get("acked", ()))
+        for ref in h.data.get("evicted", ()):
+            self._victims.labels("yes" if ref in acked else "no").inc()
+        if h.state == "released":
+            self._lead.observe(max(0.0, h.updated_at - h.created_at))
+
+    def text(self) -> bytes:
+        """The exposition."""
+        return generate_latest(self.registry)

@@ -1,0 +1,246 @@
+"""Observe: one reading of Slurm, the services and the store becomes one immutable view."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from colocd.clock import Clock
+from colocd.config import Config
+from colocd.core.forecast import Sample, foresee
+from colocd.core.need import need
+from colocd.core.service import ServiceSpec
+from colocd.core.view import (
+    HandoverBrief,
+    Held,
+    Job,
+    JobFacts,
+    JobState,
+    Reading,
+    Replica,
+    ReplicaState,
+    ServiceView,
+    View,
+)
+from colocd.servicefile import spec_from_json
+from colocd.shapes import LoadedShapes, load_shapes
+from colocd.slurm.port import Cluster, SlurmPort
+from colocd.store.port import Store
+from colocd.store.records import BatchJob, Handover, LoadSample, ReplicaRow, ServiceRow
+from colocd.telemetry.load import LoadReader, ServiceLoad
+from colocd.telemetry.scrape import Scraper
+from colocd.telemetry.targets import load_targets, ready_urls
+
+log = logging.getLogger(__name__)
+SEASONS_KEPT = 8
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """A view, and what only the acting side needs of the same readings."""
+
+    view: View
+    cluster: Cluster
+    ready: dict[tuple[str, int], bool | None]
+    idle: set[tuple[str, int]]
+
+
+class Observer:
+    """Builds views; remembers load histories, counters and since when a service's load is low."""
+
+    def __init__(self, slurm: SlurmPort, store: Store, clock: Clock, scraper: Scraper) -> None:
+        self._slurm = slurm
+        self._store = store
+        self._clock = clock
+        self._scraper = scraper
+        self._loads = LoadReader()
+        self._history: dict[str, list[Sample]] = {}
+        self._low_since: dict[str, float] = {}
+        self._shapes: tuple[tuple[tuple[str, int], ...], LoadedShapes] | None = None
+
+    def forget_topology(self) -> None:
+        """Read the topology files again with the next view (after a reload)."""
+        self._shapes = None
+
+    def shapes(self, config: Config, cluster: Cluster) -> LoadedShapes:
+        """Shapes of the cluster's nodes, read again when the nodes change."""
+        key = tuple((n.name, n.gpus) for n in cluster.nodes)
+        if self._shapes is None or self._shapes[0] != key:
+            self._shapes = (key, load_shapes(config.topology, key, config.slurm.conf))
+            for problem in self._shapes[1].problems:
+                log.warning("%s", problem)
+        return self._shapes[1]
+
+    def observe(self, config: Config) -> Observed:
+        """Read everything. Raises Slurm's and the store's errors: without them there is no view to act on."""
+        cluster = self._slurm.read()
+        loaded = self.shapes(config, cluster)
+        handovers = self._store.handovers(only_open=True)
+        specs, rows, problems = self._specs()
+        problems += loaded.problems
+        replicas = _replicas(self._store.replicas(), handovers)
+        addresses = {n.name: n.address for n in cluster.nodes}
+        targets = [t for s in specs.values() for t in load_targets(s, replicas, addresses)]
+        answers = self._scraper.read(targets)
+        urls = {key: url for s in specs.values() for key, url in ready_urls(s, replicas, addresses).items()}
+        ready = {(k[0], k[1]): v for k, v in self._scraper.ready(urls).items()}  # type: ignore[index]
+        now = self._clock.now()
+        loads = {name: self._loads.read(s, replicas, answers) for name, s in specs.items()}  # type: ignore[arg-type]
+        problems += tuple(p for load in loads.values() for p in load.problems)
+        self._remember(specs, loads, now)
+        facts = self._facts(cluster.jobs, handovers, now)
+        services = tuple(
+            self._service(specs[r.name], r, replicas, loads[r.name], config, now) for r in rows if r.name in specs
+        )
+        nodes = tuple(msgspec.structs.replace(n, shape=loaded.nodes.get(n.name)) for n in cluster.nodes)
+        view = View(
+            at=now,
+            mode=config.mode,
+            paused=self._store.setting("paused"),
+            slurm=cluster.version,
+            policy=config.policy,
+            shapes=dict(loaded.shapes),
+            nodes=tuple(sorted(nodes, key=lambda n: n.name)),
+            jobs=tuple(sorted(cluster.jobs, key=lambda j: j.order)),
+            facts=facts,
+            services=services,
+            handovers=tuple(_brief(h) for h in handovers),
+            problems=problems,
+        )
+        idle = {(name, slot) for name, load in loads.items() for slot, value in load.replicas.items() if value == 0.0}
+        return Observed(view, cluster, ready, idle)
+
+    def _specs(self) -> tuple[dict[str, ServiceSpec], tuple[ServiceRow, ...], tuple[str, ...]]:
+        specs: dict[str, ServiceSpec] = {}
+        problems: list[str] = []
+        rows = self._store.services()
+        for row in rows:
+            try:
+                specs[row.name] = spec_from_json(row.spec)
+            except msgspec.MsgspecError as error:
+                problems.append(f"service {row.name} in the store cannot be read: {error}")
+        return specs, rows, tuple(problems)
+
+    def _remember(self, specs: Mapping[str, ServiceSpec], loads: Mapping[str, ServiceLoad], now: float) -> None:
+        """Append this cycle's readings to the history; unknown ones as holes."""
+        samples: list[LoadSample] = []
+        for name, spec in specs.items():
+            reading = loads[name].reading
+            keep = now - SEASONS_KEPT * spec.season
+            if name not in self._history:
+                self._history[name] = [(s.at, s.value) for s in self._store.load(name, keep)]
+            past = self._history[name]
+            if not past or now > past[-1][0]:
+                value = reading.value if reading is not None else None
+                past.append((now, value))
+                samples.append(LoadSample(service=name, at=now, value=value))
+            while past and past[0][0] < keep - spec.season:
+                del past[: max(1, len(past) // 16)]
+        for gone in set(self._history) - set(specs):
+            del self._history[gone]
+            self._loads.forget(gone)
+        self._store.add_load(samples)
+
+    def _service(
+        self,
+        spec: ServiceSpec,
+        row: ServiceRow,
+        replicas: Sequence[Replica],
+        load: ServiceLoad,
+        config: Config,
+        now: float,
+    ) -> ServiceView:
+        reading = load.reading
+        fresh = reading if reading is not None and now - reading.at <= config.policy.stale_after else None
+        view = ServiceView(
+            spec=spec,
+            replicas=tuple(
+                msgspec.structs.replace(r, load=load.replicas.get(r.slot)) for r in replicas if r.service == spec.name
+            ),
+            load=None if fresh is None else Reading(fresh.value, fresh.at),
+            forecast=foresee(self._history.get(spec.name, ()), fresh, now, spec.season),
+            retry_at=row.data.get("retry_at"),
+            removed=row.removed,
+        )
+        wanted = need(view, config.policy, now)
+        if wanted.have <= wanted.now:
+            self._low_since.pop(spec.name, None)
+        else:
+            self._low_since.setdefault(spec.name, now)
+        return msgspec.structs.replace(view, low_since=self._low_since.get(spec.name))
+
+    def _facts(self, jobs: Iterable[Job], handovers: Sequence[Handover], now: float) -> dict[str, JobFacts]:
+        """Bring the store's memory of coloc's batch jobs up to what Slurm says, and return it for the view."""
+        victims = {ref for h in handovers for ref in h.victims}
+        mine = {j.ref: j for j in jobs if j.checkpoint is not None}
+        known = {r.ref: r for r in self._store.jobs()}
+        if any(ref not in known for ref in mine):
+            known |= {r.ref: r for r in self._store.jobs(unended=False) if r.ref in mine or r.ended is None}
+        changed: list[BatchJob] = []
+        facts: dict[str, JobFacts] = {}
+        for ref, job in mine.items():
+            old = known.get(ref)
+            new = _follow(old, job, ref in victims, now)
+            if new != old:
+                changed.append(new)
+            facts[ref] = JobFacts(
+                evictions=new.evictions,
+                evicted_at=new.evicted_at,
+                released_at=new.released_at,
+                ever_released=new.ever_released,
+                retry_at=new.retry_at,
+                ours=new.ours,
+                pinned=new.pinned,
+            )
+        for ref, old in known.items():
+            if ref not in mine and old.ended is None:
+                changed.append(msgspec.structs.replace(old, ended="forgotten by Slurm", last_seen=now))
+        if changed:
+            self._store.put_jobs(changed)
+        return facts
+
+
+def _follow(old: BatchJob | None, job: Job, victim: bool, now: float) -> BatchJob:
+    """The row of a job after looking at it; equal to `old` when nothing of interest changed."""
+    new = old or BatchJob(ref=job.ref, user=job.user, name=job.name, first_seen=now, last_seen=now)
+    saved = job.checkpoint.saved if job.checkpoint is not None else None
+    ended = str(job.state) if job.state in (JobState.DONE, JobState.FAILED) else None
+    new = msgspec.structs.replace(new, saved=saved, ended=ended)
+    if job.state is JobState.RUNNING:
+        new = msgspec.structs.replace(new, released_at=None, retry_at=None, ever_released=True)
+        if not victim:
+            new = msgspec.structs.replace(new, ours=False)
+    elif job.state is JobState.PENDING and job.held is Held.NO and not victim and new.released_at is None:
+        # Released by somebody else, or by coloc just before it ended: from now on it has its time to start.
+        new = msgspec.structs.replace(new, released_at=now, ever_released=True, ours=False)
+    return new if new == old else msgspec.structs.replace(new, last_seen=now)
+
+
+def _replicas(rows: Sequence[ReplicaRow], handovers: Sequence[Handover]) -> tuple[Replica, ...]:
+    """Replicas as the planner counts them: the placed ones, and one for each open handover that has none yet."""
+    found = {
+        (r.service, r.slot): Replica(
+            service=r.service,
+            slot=r.slot,
+            state=ReplicaState(r.state),
+            job=r.job,
+            node=r.node,
+            gpus=r.gpus,
+            level=r.level,
+            since=r.since,
+        )
+        for r in rows
+    }
+    for h in handovers:
+        found.setdefault(
+            (h.service, h.slot),
+            Replica(
+                service=h.service, slot=h.slot, state=ReplicaState.PLACING, job=h.job, node=h.node, since=h.created_at
+            ),
+        )
+    return tuple(found[key] for key in sorted(found))
+
+
+def _brief(h: Handover) -> HandoverBrief:
+    return HandoverBrief(
+        id=h.id, service=h.service, slot=h.slot, node=h.node, want=h.want, victims=h.victims, state=h.state.value
+    )

@@ -1,0 +1,82 @@
+"""The timetable: cycles, handover steps and pruning, one at a time, by APScheduler.
+
+One worker thread does all of it, so a cycle and a handover step never meet. systemd's watchdog is fed by finished cycles
+only: a cycle that hangs gets colocd restarted.
+"""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from colocd.app import Daemon
+from colocd.notify import Notifier
+
+log = logging.getLogger(__name__)
+
+
+class Timetable:
+    """Runs a daemon's duties from `start` to `stop`."""
+
+    def __init__(self, daemon: Daemon, notifier: Notifier) -> None:
+        self._daemon = daemon
+        self._notifier = notifier
+        self._ready = False
+        self._scheduler = BackgroundScheduler(
+            timezone="UTC",
+            executors={"default": ThreadPoolExecutor(1)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+
+    def start(self) -> None:
+        """Begin with a cycle at once."""
+        times = self._daemon.config.cycle
+        add = self._scheduler.add_job
+        add(self._cycle, "interval", seconds=times.period, id="cycle")
+        add(self._handovers, "interval", seconds=times.handover_period, id="handovers", next_run_time=None)
+        add(self._daemon.prune, "interval", hours=6, id="prune")
+        add(self._cycle, id="first")
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Let the running duty finish, then stop."""
+        self._scheduler.shutdown(wait=True)
+
+    def between_cycles(self, change: Callable[[], None]) -> None:
+        """Do something in the worker thread, when no duty runs; waits for it."""
+        done: Future[None] = Future()
+
+        def duty() -> None:
+            try:
+                change()
+                done.set_result(None)
+            except Exception as error:
+                done.set_exception(error)
+
+        self._scheduler.add_job(duty)
+        done.result()
+
+    def _cycle(self) -> None:
+        try:
+            sentence = self._daemon.cycle()
+        except Exception:
+            # A defect: not fed to the watchdog, so systemd restarts a daemon that only fails.
+            log.exception("the cycle failed unexpectedly")
+            return
+        words = [f"STATUS={sentence}", "WATCHDOG=1"]
+        if not self._ready:
+            self._ready = True
+            words.insert(0, "READY=1")
+        self._notifier.tell(*words)
+        if self._daemon.handovers_open:
+            self._scheduler.resume_job("handovers")
+
+    def _handovers(self) -> None:
+        try:
+            if self._daemon.step_handovers() == 0:
+                self._scheduler.pause_job("handovers")
+        except Exception:
+            log.exception("a handover step failed; the next cycle tries again")
+            self._scheduler.pause_job("handovers")

@@ -1,0 +1,85 @@
+"""The entry point of continuous integration and the set-up script, with a stand-in for make."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAKE = """#!/bin/sh
+echo "make $1 CI=$CI"
+[ -t 0 ] || read -r line && exit 99
+[ "$1" = demo ] && exit "$DEMO"
+sleep "$LASTS"; exit "$TEST"
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "demo", "budget", "lasts", "code", "said"),
+    [
+        (0, 0, 870, 0, 0, "passed: make test, make demo"),
+        (2, 0, 870, 0, 2, "failed: make test (exit 2)"),
+        (0, 1, 870, 0, 1, "failed: make demo (exit 1)"),
+        (0, 0, 100, 0, 0, "demo not run"),
+        (0, 0, 1, 60, 124, "was stopped"),
+    ],
+    ids=["all", "test fails", "demo fails", "no time for the demo", "test too long"],
+)
+def test_ci(tmp_path: Path, test: int, demo: int, budget: int, lasts: int, code: int, said: str) -> None:
+    make = tmp_path / "make"
+    make.write_text(MAKE)
+    make.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "COLOC_CI_SECONDS": str(budget)}
+    env |= {"TEST": str(test), "DEMO": str(demo), "LASTS": str(lasts)}
+    done = subprocess.run(
+        [ROOT / ".ci/run"], env=env, input="x\n", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in done.stdout
+    assert "make test CI=true" in done.stdout
+    assert ("make demo CI=true" in done.stdout) == (test == 0 and budget > 280)
+
+
+@pytest.mark.parametrize("script", ["tools/setup.sh", ".ci/run", "demo/train_job.sh"])
+def test_scripts_parse(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+def test_setup_is_silent_where_nothing_is_missing() -> None:
+    """As in this very run: the packages are there, so nothing is installed and no right is needed."""
+    done = subprocess.run(
+        [ROOT / "tools/setup.sh", "packages"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_setup_refuses_what_it_does_not_know() -> None:
+    done = subprocess.run(
+        [ROOT / "tools/setup.sh", "everything"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "usage" in done.stderr
+
+
+def test_setup_tells_an_ordinary_user_what_to_do(tmp_path: Path) -> None:
+    """A PATH without the packages, and a user who cannot install: one message with the command to run."""
+    script = (ROOT / "tools/setup.sh").read_text()
+    assert 'PATH="$PATH:/usr/sbin:/sbin"' in script
+    copy = tmp_path / "tools" / "setup.sh"
+    copy.parent.mkdir()
+    # the same script on a machine where nothing is installed but apt-get, run by somebody who is not root
+    bare = script.replace('PATH="$PATH:/usr/sbin:/sbin"', f"PATH={tmp_path}").replace("((EUID))", "((1))")
+    bare = bare.replace("/usr/lib/postgresql", str(tmp_path)).replace("/usr/bin/python3", "no-python")
+    bare = bare.replace('cd "$(dirname "${BASH_SOURCE[0]}")/.."', f"cd {tmp_path}")
+    copy.write_text(bare)
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\nexit 99\n")
+    apt.chmod(0o755)
+    done = subprocess.run(["bash", copy, "packages"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    for package in ("slurm-wlm", "munge", "postgresql", "systemd", "git", "python3-venv"):
+        assert package in first
+    assert second.endswith("sudo tools/setup.sh packages")
