@@ -22,7 +22,8 @@ _WIDTH = 2000
 """Slurm allows comments of 1024 bytes."""
 ABSENT = re.compile(
     r"unable to contact|connection refused|timed out|communication connection failure|socket timed out|zero bytes"
-    r"|unable to establish|connect failure|backup controller|temporarily unable|resource temporarily",
+    r"|unable to establish|connect failure|backup controller|temporarily unable|resource temporarily"
+    r"|munge|authentication error|unexpected message received",  # the last: scontrol update without slurmctld
     re.IGNORECASE,
 )
 """What the commands say when slurmctld or munge is away."""

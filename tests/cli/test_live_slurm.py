@@ -259,13 +259,16 @@ def test_slurmctld_away_for_long(clean_cluster: PrivateCluster, monkeypatch: pyt
     assert clock.slept == [jobmark.PAUSE] * 3
 
 
-def test_slurms_own_words_for_an_absent_controller_are_known(clean_cluster: PrivateCluster) -> None:
-    clean_cluster.stop_controller()
+@pytest.mark.parametrize("daemon", ["controller", "munge"])
+def test_slurms_own_words_for_an_absent_daemon_are_known(clean_cluster: PrivateCluster, daemon: str) -> None:
+    ref = clean_cluster.run("sbatch", "--parsable", "-H", "--wrap=true").stdout.strip()
+    getattr(clean_cluster, f"stop_{daemon}")()
     try:
-        said = clean_cluster.run("squeue", "-h", check=False).stderr
+        command = ["scontrol", "update", f"jobid={ref}", "comment=x"]
+        said = [clean_cluster.run(*words, check=False) for words in (["squeue", "-h"], command)]
     finally:
-        clean_cluster.start_controller()
-    assert jobmark.ABSENT.search(said), said
+        getattr(clean_cluster, f"start_{daemon}")()
+    assert all(done.returncode and jobmark.ABSENT.search(done.stderr) for done in said), said
 
 
 @pytest.mark.parametrize("ref", ["", "x", "1 or 2", "-1", "7\n"])
