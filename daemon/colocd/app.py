@@ -11,7 +11,7 @@ from coloc_topology.shape import Shape
 from colocd.act.actor import Actor
 from colocd.act.handover import HandoverMachine
 from colocd.act.replicas import Replicas
-from colocd.act.tools import Tools
+from colocd.act.tools import RETRY, Tools
 from colocd.answers import Answers
 from colocd.clock import Clock
 from colocd.config import Config
@@ -154,8 +154,10 @@ class Daemon:
         busy = {r.service for r in self.store.replicas()} | {h.service for h in self.store.handovers(only_open=True)}
         for service in view.services:
             alive = [r for r in service.replicas if r.state is not ReplicaState.GONE]
-            if service.removed and not alive and service.spec.name not in busy:
+            still = any(r.name == service.spec.name and r.removed for r in self.store.services())
+            if service.removed and still and not alive and service.spec.name not in busy:
                 self.store.delete_service(service.spec.name)
+                self.store.put_setting(f"{RETRY}{service.spec.name}", None)
                 self._specs.pop(service.spec.name, None)
                 self.tools.tell(f"service:{service.spec.name}", "removed", "its last replica is gone: forgotten")
 

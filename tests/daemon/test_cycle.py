@@ -257,3 +257,21 @@ def test_metrics_text(rig: DaemonRig) -> None:
     text = rig.daemon.answers.metrics().decode()
     assert 'coloc_handovers_total{outcome="released"} 2.0' in text
     assert 'coloc_gpus{use="serving"} 4.0' in text
+
+
+def test_only_a_requeued_job_is_told_to_start_now(rig: DaemonRig) -> None:
+    """A begin time that a user asked for is not coloc's to shorten; Slurm's delay after a requeue is."""
+    rig.endpoint.value = 5.0
+    rig.apply()
+    refs = [rig.batch(f"train{i}", 2) for i in range(8)]
+    rig.run(60)
+    first = [c.args for c in rig.slurm.calls if c.name == "update" and c.args[0] in refs]
+    assert first
+    assert not any(change.start_now for _, change in first)
+    rig.endpoint.value = 33.0
+    rig.run(40)
+    rig.endpoint.value = 5.0
+    rig.run(90)
+    again = [ref for ref, change in (c.args for c in rig.slurm.calls if c.name == "update") if change.start_now]
+    assert again
+    assert set(again) <= {r for r in refs if rig.slurm.jobs([r])[r].restarts}
