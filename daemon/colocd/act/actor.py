@@ -92,16 +92,17 @@ class Actor:
         pinned = {row.ref for row in tools.store.jobs() if row.pinned}
         for action in group:
             job = jobs.get(action.job)
-            change = None
+            # Slurm keeps a requeued job waiting for its old credential; a begin time of the user's own must stay.
+            again = job is not None and job.restarts > 0
+            where: tuple[str, ...] | None = None
             if nodes and (job is None or tuple(sorted(job.required_nodes)) != tuple(sorted(nodes))):
-                change = JobUpdate(nodes=nodes, start_now=True)
+                where = nodes
             elif not nodes and action.job in pinned:
-                change = JobUpdate(nodes=())
-            if change is not None and not self._do(
-                f"pin-{action.job}", action.job, partial(tools.slurm.update, action.job, change)
-            ):
-                continue
-            ready.append(action.job)
+                where = ()
+            change = JobUpdate(nodes=where, start_now=again) if again or where is not None else None
+            pin = partial(tools.slurm.update, action.job, change) if change is not None else None
+            if pin is None or self._do(f"pin-{action.job}", action.job, pin):
+                ready.append(action.job)
         done: list[str] = []
         for start in range(0, len(ready), BATCH):
             refs = ready[start : start + BATCH]
