@@ -1,7 +1,7 @@
 """Submission and change of virtual jobs: what Slurm accepts, and what it refuses."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from colocd.core.view import Held, Job, JobState
 from colocd.errors import SlurmRefused
@@ -14,8 +14,11 @@ from colocd.slurm.port import JobUpdate, Submission
 class Intake:
     """Checks requests and carries them to the engine. Users get their uids in order of appearance, from 1000 on."""
 
-    def __init__(self, engine: Engine, program_for: Callable[[Job], Program]) -> None:
+    def __init__(
+        self, engine: Engine, program_for: Callable[[Job], Program], users: Collection[str] | None = None
+    ) -> None:
         self._engine = engine
+        self._users = users
         self._program_for = program_for
         self._uids = {"root": 0}
         self._number = 0
@@ -62,10 +65,16 @@ class Intake:
         text = option(sub.options, "nodes") or (short[-1] if short else None)
         return max(int(text) if text is not None else 1, len(sub.nodes))
 
+    def check_user(self, user: str) -> None:
+        """Raise `SlurmRefused` when there is no such user."""
+        if self._users is not None and user not in self._users:
+            raise SlurmRefused(f"Invalid user id: {user}")
+
     def _check(self, sub: Submission, wanted: int) -> None:
         engine = self._engine
         if not sub.script.startswith("#!"):
             raise SlurmRefused("sbatch: This does not look like a batch script")
+        self.check_user(sub.user or "root")
         partition = engine.partitions.get(sub.partition)
         if partition is None:
             raise SlurmRefused("sbatch: Batch job submission failed: Invalid partition name specified")

@@ -75,7 +75,8 @@ class VJob:
             partition=sub.partition,
             state=self.state,
             reason=self.reason,
-            gpus=dict(self.gpus),
+            # Slurm 22.05 blanks the indices as soon as a job completes, before its processes have gone.
+            gpus=None if self.state is JobState.COMPLETING and sub.gpus else dict(self.gpus),
             gpus_requested=sub.gpus * self.nodes_wanted,
             gpus_per_node=sub.gpus or None,
             nodes_requested=self.nodes_wanted,
@@ -85,7 +86,7 @@ class VJob:
             ends=ends,
             time_limit=limit,
             restarts=self.restarts,
-            held=self.held,
+            held=self.held if self.state is JobState.PENDING else Held.NO,
             required_nodes=self.required,
             reservation=self.reservation,
             comment=self.comment,
