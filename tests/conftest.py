@@ -2,22 +2,26 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from colocd.clock import SystemClock
+from colocd.config import SlurmConfig
+from colocd.core.view import Job, JobState
+from colocd.slurm.cli import CliSlurm
+from colocd.slurm.port import Submission
 from colocd.testcluster import PrivateCluster
+
+FOREVER = "#!/bin/bash\nwhile :; do sleep 0.2; done\n"
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[PrivateCluster]:
     """A live Slurm: 4 nodes of 8 GPUs in two quads, partitions `batch` and `online`. Fails where Slurm is not installed."""
-    missing = [
-        name
-        for name in ("munged", "slurmctld", "slurmd")
-        if shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin") is None
-    ]
+    places = "/usr/sbin:/usr/local/sbin:/usr/bin"
+    missing = [name for name in ("munged", "slurmctld", "slurmd") if shutil.which(name, path=places) is None]
     if missing:
         pytest.fail(f"{', '.join(missing)} missing: install the packages slurm-wlm and munge (`make test` does)")
     # Not below tmp_path: pytest closes that to other users, and jobs of other users need the cluster's files.
@@ -32,3 +36,50 @@ def clean_cluster(cluster: PrivateCluster) -> Iterator[PrivateCluster]:
     cluster.clean()
     yield cluster
     cluster.clean()
+
+
+class Live:
+    """A live cluster with the adapter under test, and the waiting that tests of it need."""
+
+    def __init__(self, cluster: PrivateCluster, timeout: float = 20.0) -> None:
+        self.cluster = cluster
+        self.clock = SystemClock()
+        self.slurm = CliSlurm(SlurmConfig(conf=str(cluster.conf), timeout=timeout), self.clock)
+
+    def start(self, *options: str, script: str = FOREVER, user: str | None = None) -> str:
+        """Submit with plain sbatch, as a user of the cluster would."""
+        log = f"--output={self.cluster.work}/%A_%a.out"
+        return self.cluster.run("sbatch", "--parsable", log, *options, text=script, user=user).stdout.strip()
+
+    def submit(self, name: str = "t", script: str = FOREVER, partition: str = "batch", **rest: object) -> str:
+        """Submit with the adapter."""
+        return self.slurm.submit(Submission(name=name, script=script, partition=partition, **rest))  # type: ignore[arg-type]
+
+    def job(self, ref: str) -> Job:
+        """The job as `jobs` tells it."""
+        return self.slurm.jobs([ref])[ref]
+
+    def until(self, done: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+        """Wait for something; fail when it does not happen."""
+        end = self.clock.monotonic() + seconds
+        while not done():
+            if self.clock.monotonic() > end:
+                pytest.fail(f"{what} did not happen in {seconds:.0f} s")
+            self.clock.sleep(0.1)
+
+    def reach(self, state: JobState, refs: Sequence[str]) -> dict[str, Job]:
+        """Wait until all jobs are in the state, and return them."""
+        found: dict[str, Job] = {}
+
+        def there() -> bool:
+            found.update(self.slurm.jobs(refs))
+            return all(ref in found and found[ref].state is state for ref in refs)
+
+        self.until(there, f"{state} of jobs {' '.join(refs)}")
+        return found
+
+
+@pytest.fixture
+def live(clean_cluster: PrivateCluster) -> Live:
+    """`Live` on the clean shared cluster."""
+    return Live(clean_cluster)

@@ -78,7 +78,7 @@ class VJob:
             # Slurm 22.05 blanks the indices as soon as a job completes, before its processes have gone.
             gpus=None if self.state is JobState.COMPLETING and sub.gpus else dict(self.gpus),
             gpus_requested=sub.gpus * self.nodes_wanted,
-            gpus_per_node=sub.gpus or None,
+            gpus_per_node=sub.gpus if sub.gpus or self.nodes_wanted == 1 else None,
             nodes_requested=self.nodes_wanted,
             cpus_requested=sub.cpus * self.nodes_wanted,
             submitted=self.submitted,

@@ -125,13 +125,14 @@ class VirtualSlurm(Faulty):
         self._change("update", (ref, change), lambda: self._each([ref], lambda j: self._intake.update(j, change)), None)
 
     def signal(self, refs: Sequence[str], signal: str, to: str) -> None:
-        """See `SlurmPort.signal`. Jobs that do not run get none, and that is no error."""
+        """See `SlurmPort.signal`. Jobs that wait get none, which is no error; ended ones are refused."""
         args = (tuple(refs), signal, to)
-        self._change("signal", args, lambda: self._signal(refs, signal, to), None)
+        self._change("signal", args, lambda: self._each(refs, lambda j: self._signal(j, signal, to)), None)
 
-    def _signal(self, refs: Sequence[str], signal: str, to: str) -> None:
-        for job in self._known(refs):
-            self._engine.signal(job, signal, to)
+    def _signal(self, job: VJob, signal: str, to: str) -> None:
+        if job.state in ENDED:
+            raise SlurmRefused(f"job {job.ref}: Invalid job id specified")
+        self._engine.signal(job, signal, to)
 
     def requeue(self, refs: Sequence[str], *, hold: bool) -> None:
         """See `SlurmPort.requeue`. As with Slurm, a job that has ended runs once more."""

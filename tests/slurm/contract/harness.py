@@ -186,9 +186,9 @@ class Live:
 
     def unreachable(self) -> SlurmPort:
         text = self._cluster.conf.read_text()
-        nobody = self._cluster.conf.with_name("nobody.conf")
-        nobody.write_text(text.replace(f"SlurmctldPort={self._cluster.spec.port}", "SlurmctldPort=1"))
-        return CliSlurm(SlurmConfig(conf=str(nobody)), self._clock)
+        deaf = self._cluster.conf.with_name("deaf.conf")
+        deaf.write_text(text.replace("munge.sock", "no-munge.sock"))
+        return CliSlurm(SlurmConfig(conf=str(deaf)), self._clock)
 
 
 class Harness:

@@ -48,7 +48,7 @@ def test_a_running_job(h: Harness) -> None:
 def test_no_limit_is_none(h: Harness) -> None:
     job = h.job(h.start())
     assert (job.time_limit, job.ends) == (None, None)
-    assert (job.gpus, job.gpus_requested, job.gpus_per_node, job.checkpoint) == ({}, 0, None, None)
+    assert (job.gpus, job.gpus_requested, job.gpus_per_node, job.checkpoint) == ({}, 0, 0, None)
 
 
 def test_a_waiting_job(h: Harness) -> None:

@@ -3,9 +3,9 @@ import pytest
 from tests.slurm.contract.harness import Harness
 
 from colocd.core.view import JobState
-from colocd.errors import SlurmUnreachable
+from colocd.errors import SlurmRefused, SlurmUnreachable
 from colocd.sim.program import ENDLESS, Program
-from colocd.slurm.port import JobUpdate, Submission
+from colocd.slurm.port import Submission
 
 R, P = JobState.RUNNING, JobState.PENDING
 
@@ -46,29 +46,35 @@ def test_a_job_that_saves_and_ends(h: Harness) -> None:
     assert facts.saved is not None
 
 
-def test_signals_to_jobs_that_do_not_run_are_no_error(h: Harness) -> None:
+def test_signals_to_jobs_that_do_not_run(h: Harness) -> None:
     waiting, ended = h.submit(held=True), h.submit(Program(duration=0.0))
     h.until_state(JobState.DONE, ended)
-    h.slurm.signal([waiting, ended], "USR1", "batch")
+    h.slurm.signal([waiting], "USR1", "batch")
     h.slurm.signal([], "USR1", "batch")
+    for ref in (ended, "99999"):
+        with h.refused():
+            h.slurm.signal([ref], "USR1", "batch")
     assert h.states([waiting, ended]) == [P, JobState.DONE]
 
 
 def test_submissions_that_are_refused(h: Harness) -> None:
-    good = Submission(name="x", script="#!/bin/sh\n", partition="batch")
+    token = f"[coloc-own key=r{h.back.now():.0f}]"
+    good = Submission(name="x", script="#!/bin/sh\n", partition="batch", comment=token)
     cases: tuple[dict[str, object], ...] = (
         {"partition": "nosuch"},
         {"gpus": 9},
         {"gpus": 1, "gpu_type": "b200"},
-        {"cpus": 99},
         {"nodes": ("n99",)},
         {"reservation": "nosuch"},
         {"script": "true\n"},
         {"user": "no-such-user"},
     )
     for case in cases:
-        with h.refused():
+        with pytest.raises(SlurmRefused):
             h.slurm.submit(msgspec.structs.replace(good, **case))
+    # What no node can ever do leaves a failed job behind: whoever looks for an unknown submission must not take it for one.
+    left = h.slurm.find(token)
+    assert [(job.state, job.gpus, job.reason) for job in left] == [(JobState.FAILED, {}, "BadConstraints")] * 2
 
 
 def test_a_typed_request(h: Harness) -> None:
@@ -82,21 +88,6 @@ def test_colocd_submits_as_itself(h: Harness) -> None:
 def test_unreachable(h: Harness) -> None:
     slurm = h.back.unreachable()
     job = Submission(name="x", script="#!/bin/sh\n", partition="batch")
-    for call in (
-        slurm.read,
-        slurm.reservations,
-        lambda: slurm.jobs(["1"]),
-        lambda: slurm.node("n1"),
-        lambda: slurm.find("x"),
-        lambda: slurm.submit(job),
-        lambda: slurm.hold(["1"]),
-        lambda: slurm.release(["1"]),
-        lambda: slurm.update("1", JobUpdate(comment="x")),
-        lambda: slurm.signal(["1"], "USR1", "batch"),
-        lambda: slurm.requeue(["1"], hold=True),
-        lambda: slurm.cancel(["1"]),
-        lambda: slurm.reserve("coloc-x", "n1", ["root"], 5),
-        lambda: slurm.unreserve("coloc-x"),
-    ):
+    for call in (slurm.reservations, lambda: slurm.submit(job), lambda: slurm.requeue(["1"], hold=True)):
         with pytest.raises(SlurmUnreachable):
             call()

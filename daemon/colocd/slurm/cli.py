@@ -1,0 +1,255 @@
+"""`CliSlurm`: the Slurm port over the client commands. How each part is read: docs/slurm-adapter.md."""
+
+import os
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from colocd.clock import Clock
+from colocd.config import SlurmConfig
+from colocd.core.comment import SIGNALS
+from colocd.core.view import Held, Job, JobState, Node
+from colocd.errors import SlurmRefused, SlurmUnknown
+from colocd.slurm import details, nodes, rows, submission
+from colocd.slurm.port import Cluster, JobUpdate, Reservation, Submission
+from colocd.slurm.shell import Shell
+
+SINGLY = 4
+"""Up to this many running jobs, one `scontrol show job` each is cheaper than one for all."""
+MOST_SINGLY = 32
+"""At most this many ambiguous records are read again alone in one call; the others' GPUs stay unknown."""
+VERSION_KEPT = 600.0
+_REF = re.compile(r"[0-9]{1,10}(?:_[0-9]{1,10})?")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+_MISSING = re.compile(r"Invalid job id|Invalid job array id")
+_TARGETS = {"batch": ("--batch",), "steps": (), "all": ("--full",)}
+
+
+class CliSlurm:
+    """See `SlurmPort`. Thread-safe; one command runs at a time. A batch call that Slurm refuses for some of its jobs
+    is carried out for the others and raises `SlurmRefused`.
+    """
+
+    def __init__(self, config: SlurmConfig, clock: Clock) -> None:
+        self._shell = Shell(config)
+        self._clock = clock
+        self._version: tuple[str, float] | None = None
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def read(self) -> Cluster:
+        """See `SlurmPort.read`."""
+        reservations = self._reservations()
+        partitions = nodes.parse_partitions(self._shell.ask("scontrol", "-a", "-o", "show", "partition"))
+        for _ in range(2):  # a job that starts between the commands makes them disagree; a second look settles it
+            table = self._rows()
+            masks = self._masks(table)
+            found = nodes.parse_nodes(self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node"), reservations)
+            used = {node.name: node.used for node in found}
+            wrong = details.doubtful({row.job.ref: (row.nodes, masks[row.job.ref]) for row in table}, used)
+            if not wrong:
+                break
+        masks.update(dict.fromkeys(wrong))
+        return Cluster(
+            version=self._slurm_version(),
+            nodes=found,
+            jobs=tuple(_with(row, masks) for row in table),
+            partitions=partitions,
+            reservations=tuple(reservation for reservation, _ in reservations),
+        )
+
+    def jobs(self, refs: Sequence[str]) -> dict[str, Job]:
+        """See `SlurmPort.jobs`."""
+        if not refs:
+            return {}
+        table = self._rows("--jobs", _list(refs))
+        masks = self._masks(table)
+        return {row.job.ref: _with(row, masks) for row in table}
+
+    def node(self, name: str) -> Node:
+        """See `SlurmPort.node`."""
+        text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node", _name(name, "node"))
+        found = nodes.parse_nodes(text, self._reservations())
+        if len(found) != 1:
+            raise SlurmRefused(f"Slurm shows {len(found)} nodes for {name}")
+        return found[0]
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        """See `SlurmPort.reservations`."""
+        return tuple(reservation for reservation, _ in self._reservations())
+
+    def find(self, comment_token: str) -> tuple[Job, ...]:
+        """See `SlurmPort.find`."""
+        table = tuple(row for row in self._rows() if comment_token in row.job.comment)
+        masks = self._masks(table)
+        return tuple(_with(row, masks) for row in table)
+
+    def _rows(self, *options: str) -> tuple[rows.Row, ...]:
+        nonce = secrets.token_hex(8)
+        base = ("squeue", "--noheader", "--all", "--array", "--noconvert", "--states=all")
+        try:
+            text = self._shell.ask(*base, *options, "-O", rows.form(nonce))
+        except SlurmRefused as error:
+            if options and _MISSING.search(str(error)):
+                return ()
+            raise
+        return rows.parse(text, nonce)
+
+    def _masks(self, table: Sequence[rows.Row]) -> dict[str, details.Masks | None]:
+        """GPUs of each of these jobs, as far as its own record tells them without doubt."""
+        holding = [row for row in table if row.job.state in rows.HOLDING]
+        result: dict[str, details.Masks | None] = {row.job.ref: {} for row in table}
+        alone = holding
+        if len(holding) > SINGLY:
+            found = details.records(self._shell.ask("scontrol", "-a", "-d", "-o", "show", "job"))
+            for row in holding:
+                mine = found.get(row.id, [])
+                result[row.job.ref] = _masks_in(mine[0], row) if len(mine) == 1 else None
+            alone = [row for row in holding if result[row.job.ref] is None][:MOST_SINGLY]
+        for row in alone:
+            result[row.job.ref] = _masks_in(self._record(row), row)
+        return result
+
+    def _record(self, row: rows.Row) -> str:
+        """What scontrol shows for this job alone; empty when it has gone since."""
+        try:
+            return self._shell.ask("scontrol", "-a", "-d", "-o", "show", "job", row.job.ref)
+        except SlurmRefused:
+            return ""
+
+    def _reservations(self) -> tuple[tuple[Reservation, bool], ...]:
+        return nodes.parse_reservations(self._shell.ask("scontrol", "-a", "-o", "show", "reservation"))
+
+    def _slurm_version(self) -> str:
+        now = self._clock.monotonic()
+        if self._version is None or now - self._version[1] > VERSION_KEPT:
+            found = re.search(r"\d+(?:\.\d+)+", self._shell.ask("scontrol", "--version"))
+            self._version = (found[0] if found else "", now)
+        return self._version[0]
+
+    # --- changing ------------------------------------------------------------------------------------------------
+
+    def submit(self, job: Submission) -> str:
+        """See `SlurmPort.submit`."""
+        script, environment = submission.script(job), submission.environment(job)
+        handle = os.memfd_create("coloc-environment")
+        try:
+            with open(handle, "wb", closefd=False) as file:
+                file.write(environment)
+            os.lseek(handle, 0, os.SEEK_SET)
+            said = self._shell.tell(*submission.arguments(job, handle), script=script, files=(handle,))
+        finally:
+            os.close(handle)
+        ref = said.strip().partition(";")[0]
+        if not _REF.fullmatch(ref):
+            raise SlurmUnknown(f"sbatch answered {said.strip()[:100]!r} and no job id")
+        return ref
+
+    def hold(self, refs: Sequence[str]) -> None:
+        """See `SlurmPort.hold`."""
+        self._scontrol("hold", refs)
+
+    def release(self, refs: Sequence[str]) -> None:
+        """See `SlurmPort.release`."""
+        self._scontrol("release", refs)
+
+    def requeue(self, refs: Sequence[str], *, hold: bool) -> None:
+        """See `SlurmPort.requeue`."""
+        self._scontrol("requeuehold" if hold else "requeue", refs)
+
+    def cancel(self, refs: Sequence[str]) -> None:
+        """See `SlurmPort.cancel`."""
+        if refs:
+            self._shell.tell("scancel", *_list(refs).split(","))
+
+    def signal(self, refs: Sequence[str], signal: str, to: str) -> None:
+        """See `SlurmPort.signal`. Jobs that do not run get none, and that is no error."""
+        if signal not in SIGNALS or to not in _TARGETS:
+            raise SlurmRefused(
+                f"there is no signal {signal!r} to {to!r}", hint=f"signals: {', '.join(sorted(SIGNALS))}"
+            )
+        if refs:
+            # Without --state, scancel tries again for 95 s when a job does not run yet.
+            options = ("--state=RUNNING", *_TARGETS[to], f"--signal={signal}")
+            self._shell.tell("scancel", *options, *_list(refs).split(","))
+
+    def update(self, ref: str, change: JobUpdate) -> None:
+        """See `SlurmPort.update`."""
+        words = []
+        if change.nodes is not None:
+            words.append("ReqNodeList=" + ",".join(_name(node, "node") for node in change.nodes))
+        if change.reservation is not None:
+            words.append("ReservationName=" + (_name(change.reservation, "reservation") if change.reservation else ""))
+        if change.comment is not None:
+            words.append(f"Comment={change.comment}")
+        if change.requeue is not None:
+            words.append(f"Requeue={int(change.requeue)}")
+        if change.start_now:
+            words.append("StartTime=now")
+        if words:
+            self._update(ref, *words)
+        if change.nice is not None:
+            self._renice(ref, change.nice)
+
+    def _renice(self, ref: str, nice: int) -> None:
+        """Set the nice value. On 22.05 that releases a held job, so a held one gets a begin time until it is held again."""
+        job = self.jobs([ref]).get(ref)
+        if job is None or job.held is Held.NO:
+            self._update(ref, f"Nice={nice}")
+            return
+        self._update(ref, "StartTime=now+1hour", f"Nice={nice}")
+        self._scontrol("hold" if job.held is Held.ADMIN else "uhold", [ref])
+        self._update(ref, "StartTime=now")
+
+    def reserve(self, name: str, node: str, users: Sequence[str], minutes: int) -> None:
+        """See `SlurmPort.reserve`."""
+        words = (
+            f"ReservationName={_name(name, 'reservation')}",
+            f"Nodes={_name(node, 'node')}",
+            "Users=" + ",".join(_name(user, "user") for user in users),
+            "StartTime=now",
+            f"Duration={max(1, minutes)}",
+            "Flags=ignore_jobs",
+        )
+        self._shell.tell("scontrol", "create", "reservation", *words)
+
+    def unreserve(self, name: str) -> None:
+        """See `SlurmPort.unreserve`."""
+        try:
+            self._shell.tell("scontrol", "delete", f"ReservationName={_name(name, 'reservation')}")
+        except SlurmRefused as error:
+            if "Requested reservation is invalid" not in str(error):
+                raise
+
+    def _scontrol(self, verb: str, refs: Sequence[str]) -> None:
+        if refs:
+            self._shell.tell("scontrol", verb, _list(refs))
+
+    def _update(self, ref: str, *words: str) -> None:
+        self._shell.tell("scontrol", "update", f"JobId={_list([ref])}", *words)
+
+
+def _masks_in(record: str, row: rows.Row) -> details.Masks | None:
+    """The job's GPUs from its record. Slurm 22.05 blanks them when a job completes, before its processes have gone."""
+    leaving = row.job.state is JobState.COMPLETING
+    found = details.masks(record, row.nodes, leaving=leaving)
+    return None if leaving and not found and row.job.gpus_requested else found
+
+
+def _with(row: rows.Row, masks: dict[str, details.Masks | None]) -> Job:
+    return msgspec.structs.replace(row.job, gpus=masks[row.job.ref])
+
+
+def _list(refs: Iterable[str]) -> str:
+    for ref in refs:
+        if not _REF.fullmatch(ref):
+            raise SlurmRefused(f"{ref!r} is no job id", hint="job ids look like 17, or 17_3 for an array task")
+    return ",".join(refs)
+
+
+def _name(text: str, what: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise SlurmRefused(f"{text!r} is no name of a {what}", hint="use letters, digits, `.`, `_` and `-`")
+    return text

@@ -1,0 +1,131 @@
+"""Jobs from `squeue -O`: everything but the GPU indices. What users wrote cannot pass for something else here.
+
+Job names and comments may hold any text, line ends included. So the fields are not cut by width but separated by a random
+word that is new with each call; widths are 0 (nothing is padded or cut off).
+"""
+
+import msgspec
+
+from colocd.core.comment import parse_comment
+from colocd.core.view import Held, Job, JobState
+from colocd.errors import SlurmUnreachable
+from colocd.slurm import values
+
+FIELDS = (
+    *("JobID", "JobArrayID", "State", "Reason", "UserName", "UserID", "Partition", "PriorityLong", "RestartCnt"),
+    *("SubmitTime", "StartTime", "EndTime", "TimeLimit", "NumNodes", "NumCPUs", "NumTasks", "sockets", "NodeList"),
+    *(
+        "ReqNodes",
+        "Reservation",
+        "tres-per-job",
+        "tres-per-node",
+        "tres-per-socket",
+        "tres-per-task",
+        "Comment",
+        "Name",
+    ),
+)
+STATES = {
+    "PENDING": JobState.PENDING,
+    "REQUEUED": JobState.PENDING,
+    "REQUEUE_HOLD": JobState.PENDING,
+    "REQUEUE_FED": JobState.PENDING,
+    "SPECIAL_EXIT": JobState.PENDING,
+    "RESV_DEL_HOLD": JobState.PENDING,
+    "CONFIGURING": JobState.CONFIGURING,
+    "RUNNING": JobState.RUNNING,
+    "SIGNALING": JobState.RUNNING,
+    "RESIZING": JobState.RUNNING,
+    "EXPEDITING": JobState.PENDING,
+    "STAGE_OUT": JobState.COMPLETING,
+    "COMPLETING": JobState.COMPLETING,
+    "SUSPENDED": JobState.SUSPENDED,
+    "STOPPED": JobState.SUSPENDED,
+    "COMPLETED": JobState.DONE,
+    **dict.fromkeys(("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"), JobState.FAILED),
+    **dict.fromkeys(("DEADLINE", "BOOT_FAIL", "LAUNCH_FAILED", "RECONFIG_FAIL", "REVOKED"), JobState.FAILED),
+}
+HOLDING = frozenset({JobState.CONFIGURING, JobState.RUNNING, JobState.SUSPENDED, JobState.COMPLETING, JobState.OTHER})
+"""States in which a job may hold GPUs."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A job, without its GPU indices, with its plain job id (array tasks that wait share one) and where it runs."""
+
+    id: str
+    nodes: tuple[str, ...]
+    job: Job
+
+
+def form(nonce: str) -> str:
+    """The `-O` argument: the fields with `nonce` behind each, and twice behind the last."""
+    return ",".join(f"{field}:0<{nonce}>" for field in FIELDS) + f"<{nonce}>"
+
+
+def parse(text: str, nonce: str) -> tuple[Row, ...]:
+    """The rows of an answer to `form(nonce)`; raises `SlurmUnreachable` when it cannot be read."""
+    sep = f"<{nonce}>"
+    *bodies, rest = text.split(f"{sep}{sep}\n")
+    rows = [body.split(sep) for body in bodies]
+    if rest.strip() or any(len(row) != len(FIELDS) for row in rows):
+        raise SlurmUnreachable(
+            "squeue's answer cannot be read", hint="check that `squeue -O JobID:0` works on this host"
+        )
+    return tuple(_row(dict(zip(FIELDS, row, strict=True))) for row in rows)
+
+
+def _row(field: dict[str, str]) -> Row:
+    ref = field["JobArrayID"].strip()
+    head, _, tail = ref.partition("_")
+    if not (head.isdigit() and (tail.isdigit() or ref == head)):  # a part of a heterogeneous job: 17+1
+        ref = field["JobID"].strip()
+    state = STATES.get(field["State"].strip(), JobState.OTHER)
+    waits = state is JobState.PENDING
+    time_limit = values.limit(field["TimeLimit"])
+    ended = state in (JobState.DONE, JobState.FAILED)
+    comment = "" if field["Comment"] == "(null)" else field["Comment"]
+    count = max(1, values.number(field["NumNodes"].partition("-")[0]) or 1)
+    total, per_node = _gpus(field, count)
+    job = Job(
+        ref=ref,
+        user=field["UserName"].strip(),
+        uid=values.number(field["UserID"]),
+        name=field["Name"],
+        partition=field["Partition"].strip(),
+        state=state,
+        reason=values.word(field["Reason"]),
+        gpus_requested=total,
+        gpus_per_node=per_node,
+        nodes_requested=count,
+        cpus_requested=values.number(field["NumCPUs"]) or 1,
+        submitted=values.moment(field["SubmitTime"]),
+        started=None if waits else values.moment(field["StartTime"]),
+        ends=values.moment(field["EndTime"]) if ended or (not waits and time_limit is not None) else None,
+        time_limit=time_limit,
+        restarts=values.number(field["RestartCnt"]) or 0,
+        held=_held(field) if waits else Held.NO,
+        required_nodes=values.names(field["ReqNodes"]),
+        reservation=values.word(field["Reservation"]),
+        comment=comment,
+        checkpoint=parse_comment(comment),
+    )
+    return Row(field["JobID"].strip(), values.names(field["NodeList"]) if state in HOLDING else (), job)
+
+
+def _held(field: dict[str, str]) -> Held:
+    """Held is what has priority 0; the reason is only written by the next scheduling pass, and may be an old one."""
+    if values.number(field["PriorityLong"]) != 0:
+        return Held.NO
+    return Held.USER if field["Reason"].strip() == "JobHeldUser" else Held.ADMIN
+
+
+def _gpus(field: dict[str, str], nodes: int) -> tuple[int, int | None]:
+    """GPUs asked for in all, and on each node (None: Slurm decides)."""
+    if per_node := values.gpus_in(field["tres-per-node"]):
+        return values.gpus_in(field["tres-per-job"]) or per_node * nodes, per_node
+    total = (
+        values.gpus_in(field["tres-per-job"])
+        or values.gpus_in(field["tres-per-task"]) * (values.number(field["NumTasks"]) or 1)
+        or values.gpus_in(field["tres-per-socket"]) * (values.number(field["sockets"]) or 1) * nodes
+    )
+    return total, total if nodes == 1 else None
