@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import event
+from tests.helpers.private_postgres import PrivatePostgres
 
 from colocd.clock import SystemClock
 from colocd.store import open_store, schema
-from colocd.store.private_postgres import PrivatePostgres
 from colocd.store.records import Intent, LoadSample, Outcome
 from colocd.store.sql import SqlStore
 

@@ -12,16 +12,21 @@ from colocd.clock import Clock
 from colocd.core.comment import parse_comment, with_checkpoint
 from colocd.errors import BadRequest, NotFound, SlurmRefused, SlurmUnreachable
 
-PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between tries while slurmctld is away; a job in its grace has no time for more."""
-TIMEOUT = 20.0
+PAUSE = 0.5
+"""Seconds between tries while slurmctld is away."""
+TIMEOUT = 10.0
+"""Seconds for one call: the commands themselves try for about 18 s when nobody answers."""
+PATIENCE = 30.0
+"""Seconds in all; a job in its grace has no time for more."""
 _WIDTH = 2000
 """Slurm allows comments of 1024 bytes."""
-_AWAY = re.compile(
+ABSENT = re.compile(
     r"unable to contact|connection refused|timed out|communication connection failure|socket timed out|zero bytes"
-    r"|unable to establish|connect failure|backup controller|temporarily unable|resource temporarily",
+    r"|unable to establish|connect failure|backup controller|temporarily unable|resource temporarily"
+    r"|munge|authentication error|unexpected message received",  # the last: scontrol update without slurmctld
     re.IGNORECASE,
 )
+"""What the commands say when slurmctld or munge is away."""
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
 _REF = re.compile(r"[0-9]+(_[0-9]+)?\Z")
 
@@ -47,7 +52,7 @@ def record_checkpoint(environ: Mapping[str, str], clock: Clock, *, give_up: bool
     """Write saved (and with `give_up` yielded) = now into the job's mark; the user's own comment stays.
 
     Returns `{job, managed, saved, yielded}`; `managed` False: the job carries no mark, nothing was written. Raises
-    `BadRequest` outside a job, `NotFound`, `SlurmRefused`, and `SlurmUnreachable` after five tries in some seconds.
+    `BadRequest` outside a job, `NotFound`, `SlurmRefused`, and `SlurmUnreachable` after 30 s without an answer.
     """
     ref = job_ref(environ)
     moment = float(int(clock.now()))
@@ -75,7 +80,8 @@ def read_comment(ref: str, environ: Mapping[str, str], clock: Clock) -> str:
 def _slurm(command: list[str], ref: str, environ: Mapping[str, str], clock: Clock) -> str:
     """Run a client command, again after a pause while slurmctld is away; both commands may safely be repeated."""
     said = ""
-    for pause in (*PAUSES, None):
+    end = clock.monotonic() + PATIENCE
+    while True:
         try:
             done = subprocess.run(
                 command,
@@ -98,8 +104,8 @@ def _slurm(command: list[str], ref: str, environ: Mapping[str, str], clock: Cloc
                 raise NotFound(
                     f"Slurm does not know job {ref} (any more)", "call `coloc checkpointed` while the job runs"
                 )
-            if not _AWAY.search(said):
+            if not ABSENT.search(said):
                 raise SlurmRefused(f"{command[0]} failed: {said or f'exit code {done.returncode}'}")
-        if pause is not None:
-            clock.sleep(pause)
-    raise SlurmUnreachable(f"slurmctld does not answer: {said}")
+        if clock.monotonic() + PAUSE >= end:
+            raise SlurmUnreachable(f"slurmctld does not answer: {said}")
+        clock.sleep(PAUSE)

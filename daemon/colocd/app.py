@@ -42,7 +42,7 @@ class Daemon:
         self.clock = clock
         self.metrics = Metrics()
         self._slurm = slurm
-        self._observer = Observer(slurm, store, clock, Scraper(clock, timeout=min(2.0, max(0.5, config.cycle.period))))
+        self._observer = Observer(slurm, store, clock, Scraper(clock), config.cycle.period)
         self._specs: dict[str, ServiceSpec] = {}
         self._node_shapes: dict[str, Shape] = {}
         self.tools = Tools(

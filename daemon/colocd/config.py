@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from coloc_topology.errors import TopologyError
+from coloc_topology.hostlist import expand
 from colocd.core.policy import Policy
 from colocd.errors import BadConfig
 from colocd.toml import LIMIT, Document
@@ -106,6 +108,13 @@ def _database_url(value: str) -> str | None:
     return "must start with sqlite:/// or postgresql+psycopg://"
 
 
+def _nodes(value: str) -> str | None:
+    try:
+        return None if expand(value) else "must name a node"
+    except TopologyError as wrong:
+        return wrong.reason
+
+
 _QUANTILE = Rule(above=0.0, below=1.0)
 
 RULES: dict[str, Rule] = {
@@ -119,7 +128,7 @@ RULES: dict[str, Rule] = {
     "slurm.timeout": duration(high=600.0),
     "topology.gres_conf": Rule(check=absolute_path),
     "topology.sources": Rule(),
-    "topology.sources[].nodes": Rule(check=one_line),
+    "topology.sources[].nodes": Rule(check=_nodes),
     "topology.sources[].file": Rule(check=absolute_path),
     "cycle.period": duration(high=3600.0),
     "cycle.handover_period": duration(high=60.0),

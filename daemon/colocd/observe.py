@@ -22,6 +22,7 @@ from colocd.core.view import (
     ServiceView,
     View,
 )
+from colocd.errors import BadFile
 from colocd.servicefile import spec_from_json
 from colocd.shapes import LoadedShapes, load_shapes
 from colocd.slurm.port import Cluster, SlurmPort
@@ -47,12 +48,12 @@ class Observed(msgspec.Struct, frozen=True):
 class Observer:
     """Builds views; remembers load histories, counters and since when a service's load is low."""
 
-    def __init__(self, slurm: SlurmPort, store: Store, clock: Clock, scraper: Scraper) -> None:
+    def __init__(self, slurm: SlurmPort, store: Store, clock: Clock, scraper: Scraper, period: float) -> None:
         self._slurm = slurm
         self._store = store
         self._clock = clock
         self._scraper = scraper
-        self._loads = LoadReader()
+        self._loads = LoadReader(max_gap=max(180.0, 3 * period))
         self._history: dict[str, list[Sample]] = {}
         self._low_since: dict[str, float] = {}
         self._shapes: tuple[tuple[tuple[str, int], ...], LoadedShapes] | None = None
@@ -106,7 +107,7 @@ class Observer:
             handovers=tuple(_brief(h) for h in handovers),
             problems=problems,
         )
-        idle = {(name, slot) for name, load in loads.items() for slot, value in load.replicas.items() if value == 0.0}
+        idle = {(name, slot) for name, load in loads.items() for slot in load.idle}
         return Observed(view, cluster, ready, idle)
 
     def _specs(self) -> tuple[dict[str, ServiceSpec], tuple[ServiceRow, ...], tuple[str, ...]]:
@@ -116,7 +117,7 @@ class Observer:
         for row in rows:
             try:
                 specs[row.name] = spec_from_json(row.spec)
-            except msgspec.MsgspecError as error:
+            except BadFile as error:
                 problems.append(f"service {row.name} in the store cannot be read: {error}")
         return specs, rows, tuple(problems)
 

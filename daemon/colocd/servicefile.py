@@ -1,10 +1,12 @@
 """Service files (TOML): what a service owner writes, turned into a `ServiceSpec`. Keys are described in docs/service-file.md."""
 
+import json
 import os
 import pwd
 import re
 import stat
 import string
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,8 +21,8 @@ from colocd.toml import Document
 from colocd.units import LONG, Rule, duration, one_line
 
 PLACEHOLDERS = ("address", "node", "port", "slot")
-SCRIPT_LIMIT = 4 << 20
-"""Longest script in bytes: Slurm's own default limit."""
+SCRIPT_LIMIT = 256 << 10
+"""Longest script in bytes; far below Slurm's own limit of 4 MiB, since it is kept with the service."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,254}\$?")
@@ -124,15 +126,39 @@ RULES: dict[str, Rule] = {
 def parse_service(text: str, filename: str) -> ServiceSpec:
     """Read the text of a service file; raises `BadFile` with file, line, key and reason.
 
-    `script_file` is read from below the folder of `filename`. Windows line ends become plain ones, in scripts, too.
+    `script_file` is read from below the folder of `filename`, which must be an absolute path then: the daemon's working
+    folder means nothing (see `inline_script`). Windows line ends become plain ones, in scripts, too.
     """
     document = Document(text, filename, BadFile)
-    _take_script(document, Path(filename).parent)
+    _take_script(document, Path(filename).parent if filename.startswith("/") else None)
     spec = document.build(ServiceSpec, RULES)
     for key, reason in _conflicts(spec):
         document.complain(key, reason)
     document.finish()
     return spec
+
+
+def inline_script(text: str, filename: str) -> str:
+    """Put the content of `script_file` into the text as `script`, on the same line; other texts come back as they are.
+
+    For a client that sends the text to a daemon which cannot or must not read the client's files. Raises `BadFile`.
+    """
+    document = Document(text, filename, BadFile)
+    line = document.line(("script_file",))
+    if "script_file" not in document.data or "script" in document.data or line is None:
+        return text  # nothing to do, or a mistake that parse_service will name
+    _take_script(document, Path(filename).parent)
+    document.finish()
+    lines = text.replace("\r\n", "\n").split("\n")
+    try:
+        alone = tomllib.loads(lines[line - 1].removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError:
+        alone = {}
+    if set(alone) != {"script_file"}:
+        raise BadFile(f"{filename}:{line}: script_file: must be written on one line")
+    script = json.dumps(document.data["script"], ensure_ascii=False).replace("\x7f", "\\u007f")
+    lines[line - 1] = f"script = {script}"
+    return "\n".join(lines)
 
 
 def service_warnings(spec: ServiceSpec) -> list[str]:
@@ -170,8 +196,8 @@ def _conflicts(spec: ServiceSpec) -> Iterable[tuple[tuple[str, ...], str]]:
         )
 
 
-def _take_script(document: Document, folder: Path) -> None:
-    """Replace `script_file` by its content, so that only `script` is left to decode."""
+def _take_script(document: Document, folder: Path | None) -> None:
+    """Replace `script_file` by its content, so that only `script` is left to decode. `folder` None: it is not known."""
     data = document.data
     if isinstance(data.get("script"), str):
         data["script"] = data["script"].replace("\r\n", "\n")
@@ -189,7 +215,9 @@ def _take_script(document: Document, folder: Path) -> None:
         document.complain(("script_file",), "must be a text")
         return
     reason = _script_file(name)
-    if reason is None:
+    if reason is None and folder is None:
+        reason = "can only be read here when the service file is named by its absolute path"
+    elif reason is None and folder is not None:
         try:
             content = _read_script(folder, name)
         except (OSError, ValueError) as wrong:

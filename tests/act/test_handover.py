@@ -130,8 +130,9 @@ def test_replica_that_dies_at_once_is_given_up(rig: Rig) -> None:
     assert any("gave up" in d.text for d in rig.store.decisions(f"handover:{h.id}"))
 
 
-def test_wrong_gpus_are_never_left_serving(rig: Rig) -> None:
+def test_wrong_gpus_are_never_left_serving(tmp_path: Path) -> None:
     """An extra GPU becomes free between look and start, and Slurm gives it: found by reading back, ended, tried again."""
+    rig = Rig(tmp_path, links_inverted=True)
     refs = [rig.batch(f"j{i}", 1) for i in range(8)]
     by_gpu = {rig.mask(r).bit_length() - 1: r for r in refs}
 

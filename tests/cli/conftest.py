@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from tests.api.fake_backend import AT, FakeBackend
+from tests.cli.stub_sbatch import sbatch, script
+
+__all__ = ["sbatch", "script"]
 
 from coloc_cli.app import App
 from coloc_cli.main import run

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import click
 import pytest
-from tests.api.fake_backend import FakeBackend
+from tests.api.fake_backend import AT, FakeBackend
 from tests.cli.conftest import Coloc, python_path
 
 from coloc_cli import main
 from coloc_cli.main import COMMANDS, LazyGroup, cli
 from colocd.api.server import ApiServer
+from colocd.core.actions import encode_plan
+from colocd.core.plan import plan
+from colocd.core.view import Node, View, encode_view
 from colocd.errors import ColocError
 from colocd.store.schema import check
 
@@ -209,3 +212,11 @@ def test_plan_of_a_file_that_is_no_view(coloc: Coloc, tmp_path: Path) -> None:
     file.write_text('{"version": 99, "at": 1}')
     assert "version 99" in coloc("plan", "--view", str(file)).err
     assert coloc("plan", "--view", str(tmp_path / "none")).code == 65
+
+
+def test_plan_of_a_view(coloc: Coloc, tmp_path: Path) -> None:
+    view = View(at=AT, nodes=(Node(name="n1", address="127.0.0.1", up=True, gpus=8, used=0, shape="quads"),))
+    file = tmp_path / "view.json"
+    file.write_bytes(encode_view(view))
+    assert coloc("plan", "--view", str(file), "--json").out.encode() == encode_plan(plan(view))
+    assert coloc("plan", "--view", str(file)).out.startswith("plan ")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.helpers.private_postgres import PrivatePostgres
 
 from colocd.store import open_store, schema
-from colocd.store.private_postgres import PrivatePostgres
 from colocd.store.sql import SqlStore
 
 KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.service)]

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.helpers.private_postgres import PrivatePostgres
 
 from colocd.errors import BadConfig, ColocError, SchemaOutdated, StoreUnavailable
 from colocd.store import open_store, schema
 from colocd.store.engine import WRITING, parse
-from colocd.store.private_postgres import PrivatePostgres
 from colocd.store.records import Intent
 from colocd.store.sql import SqlStore
 

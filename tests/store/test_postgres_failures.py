@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from sqlalchemy import make_url
+from tests.helpers.private_postgres import PrivatePostgres
 
 from colocd.errors import StoreUnavailable
 from colocd.store import open_store
-from colocd.store.private_postgres import PrivatePostgres
 from colocd.store.records import BatchJob, Intent
 from colocd.store.sql import SqlStore
 

@@ -79,6 +79,13 @@ def test_without_a_ready_replica_the_load_is_unknown_not_zero() -> None:
         assert "no replica is ready" in found.problems[0]
 
 
+def test_idle_is_no_request_whatever_the_measure() -> None:
+    replicas = [replica(0), replica(1, DRAINING), replica(2), replica(3)]
+    parts = answers(load(0.0, 0.0), load(0.0, 0.0), load(0.0, 1.0), load(0.0, None))
+    for measure in Measure:
+        assert LoadReader().read(spec(measure), replicas, parts).idle == {0, 1}
+
+
 def test_other_services_are_not_counted() -> None:
     other = Replica(service="code", slot=0, state=READY, job="9", node="n1")
     found = LoadReader().read(spec(), [replica(0), other], {**answers(load(3.0, 1.0)), ("code", 0): load(9.0, 9.0)})

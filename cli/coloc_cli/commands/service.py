@@ -28,7 +28,10 @@ def apply(app: App, files: tuple[str, ...], as_json: bool) -> None:
     All files are read before the first is applied. A file with a mistake changes nothing and ends the command; the files
     before it stay applied.
     """
-    texts = [(name, _read(name)) for name in files]
+    from colocd.servicefile import inline_script
+
+    # The daemon may not read the caller's files (and does not want to): a script file travels inside the text.
+    texts = [(name, inline_script(_read(name), name)) for name in files]
     answers: list[dict[str, Any]] = []
     try:
         with app.client() as client:

@@ -9,7 +9,8 @@ from functools import partial
 
 import msgspec
 
-from colocd.act import placing, victims
+from colocd.act import ending, placing, victims
+from colocd.act.deadlines import Deadlines
 from colocd.act.tools import Tools
 from colocd.core.service import Mode, ServiceSpec
 from colocd.core.view import Job, JobState, Node, ReplicaState
@@ -30,7 +31,7 @@ class HandoverMachine:
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
-        self._deadlines: dict[tuple[int, str], float] = {}
+        self._deadlines = Deadlines(tools.clock)
         self._steps: dict[S, Callable[[Handover], Handover]] = {
             S.PLANNED: self._planned,
             S.FENCED: self._fenced,
@@ -49,14 +50,14 @@ class HandoverMachine:
             before = h.state
             if self.tools.spec(h.service) is None and "abort" not in h.data:
                 h = self.tools.save(h, abort="the service was removed")
-            if "abort" in h.data and self._may_end(h):
-                h = self._end(h)
+            if "abort" in h.data and ending.may_end(h):
+                h = ending.end(self.tools, h)
                 break
             h = self._steps[h.state](h)
-            if h.state is before and ("abort" not in h.data or not self._may_end(h)):
+            if h.state is before and ("abort" not in h.data or not ending.may_end(h)):
                 break
         if h.state not in OPEN_STATES:
-            self._deadlines = {key: due for key, due in self._deadlines.items() if key[0] != h.id}
+            self._deadlines.forget(h.id)
         return h
 
     def _spec(self, h: Handover) -> ServiceSpec:
@@ -66,16 +67,8 @@ class HandoverMachine:
             raise NotFound(f"service {h.service} is not known")
         return spec
 
-    # -- deadlines ---------------------------------------------------------------------------------------------------
-
     def _left(self, h: Handover, what: str, since: float, seconds: float) -> float:
-        """Seconds left of a period that began at wall time `since`; after a restart at most the whole period."""
-        now = self.tools.clock.monotonic()
-        key = (h.id, f"{what}@{since}")
-        if key not in self._deadlines:
-            gone = min(max(0.0, self.tools.clock.now() - since), seconds)
-            self._deadlines[key] = now + seconds - gone
-        return self._deadlines[key] - now
+        return self._deadlines.left((h.id, f"{what}@{since}"), since, seconds)
 
     def _entered(self, h: Handover) -> float:
         return float(h.data.get("t", {}).get(h.state.value, h.created_at))
@@ -208,10 +201,10 @@ class HandoverMachine:
         alive = [job for job in found.values() if job.state in placing.ALIVE]
         if alive:
             h = msgspec.structs.replace(h, job=alive[0].ref)
-            return tools.save(_without(h, "unsure_since"))
+            return tools.save(ending.without(h, "unsure_since"))
         if self._left(h, "unsure", h.data["unsure_since"], UNSURE_PAUSE) > 0:
             return h
-        return tools.save(_without(h, "unsure_since"), attempt=int(h.data.get("attempt", 0)) + 1)
+        return tools.save(ending.without(h, "unsure_since"), attempt=int(h.data.get("attempt", 0)) + 1)
 
     def _await_start(self, h: Handover) -> Handover:
         tools = self.tools
@@ -266,51 +259,10 @@ class HandoverMachine:
             detach = partial(tools.slurm.update, ref, JobUpdate(reservation=""))
             if not tools.call(h, "detach", f"job:{ref}", detach).done:
                 return h
-        if not self._clear(h, keep=ref):
+        if not ending.clear(tools, h, keep=ref):
             return h
         h = tools.save(h, state=S.RELEASED)
         placed = f"replica {h.slot} of {h.service} runs on {placing.describe(h.got or 0)} of {h.node} ({h.data['level_got']})"
         gone = f"; {len(h.victims)} victim(s), {len(h.data.get('acked', []))} acknowledged" if h.victims else ""
         tools.tell(f"handover:{h.id}", "released", placed + gone)
         return h
-
-    # -- the end -----------------------------------------------------------------------------------------------------
-
-    def _may_end(self, h: Handover) -> bool:
-        """A handover is not given up between telling its victims and requeueing them: they wait for their requeue."""
-        told = "told_at" in h.data or "marks" in h.data
-        return (
-            h.state in (S.PLANNED, S.REQUEUED, S.FREED, S.PLACED, S.VERIFIED) or not told or bool(h.data.get("stuck"))
-        )
-
-    def _clear(self, h: Handover, keep: str = "") -> bool:
-        """End all jobs of this handover but `keep`, then lower the fence; True when nothing of it is left."""
-        replicas, plugs = placing.own_jobs(self.tools, h)
-        left = [r for r, j in {**replicas, **plugs}.items() if r != keep and j.state in placing.ALIVE]
-        if (
-            left
-            and not self.tools.call(h, "clear", f"node:{h.node}", lambda: self.tools.slurm.cancel(left), refs=left).done
-        ):
-            return False
-        return placing.lower_fence(self.tools, h)
-
-    def _end(self, h: Handover) -> Handover:
-        """Give up: nothing of coloc's stays behind, requeued victims go back to the queue, the operator is told."""
-        tools = self.tools
-        if not self._clear(h):
-            return h
-        tools.store.delete_replica(h.service, h.slot)
-        row = next((s for s in tools.store.services() if s.name == h.service), None)
-        if row is not None:
-            retry_at = tools.clock.now() + tools.policy.retry_after
-            tools.store.put_service(msgspec.structs.replace(row, data={**row.data, "retry_at": retry_at}))
-        hurt = h.data.get("evicted", [])
-        state = S.FAILED if hurt else S.ROLLED_BACK
-        h = tools.save(h, state=state)
-        after = f"; jobs {', '.join(hurt)} were requeued and start again when there is room" if hurt else ""
-        tools.tell(f"handover:{h.id}", state.value, f"gave up: {h.data['abort']}{after}")
-        return h
-
-
-def _without(h: Handover, key: str) -> Handover:
-    return msgspec.structs.replace(h, data={k: v for k, v in h.data.items() if k != key})

@@ -43,7 +43,7 @@ class Replicas:
         text = f"replica {row.slot} (job {row.job}) on {row.node} ended by itself"
         tools.tell(f"service:{row.service}", "replica-lost", text)
         if row.state == ReplicaState.STARTING.value:
-            self._pause(row.service)
+            self.tools.pause_service(row.service)
 
     def _starting(self, row: ReplicaRow, answer: bool | None) -> None:
         tools = self.tools
@@ -62,7 +62,7 @@ class Replicas:
             text = f"replica {row.slot} (job {row.job}) was not ready within {spec.ready.timeout:.0f} s and is ended"
             tools.tell(f"service:{row.service}", "not-ready", text)
             self._cancel(row, "not-ready")
-            self._pause(row.service)
+            self.tools.pause_service(row.service)
 
     def _draining(self, row: ReplicaRow, idle: bool) -> None:
         spec = self.tools.spec(row.service)
@@ -74,10 +74,3 @@ class Replicas:
         tools = self.tools
         key = f"{kind}-{row.service}-{row.slot}-{row.job}@{tools.clock.now():.6f}"
         tools.ledger.do(key, kind, f"job:{row.job}", lambda: tools.slurm.cancel([row.job or ""]))
-
-    def _pause(self, service: str) -> None:
-        tools = self.tools
-        row = next((s for s in tools.store.services() if s.name == service), None)
-        if row is not None:
-            data = {**row.data, "retry_at": tools.clock.now() + tools.policy.retry_after}
-            tools.store.put_service(msgspec.structs.replace(row, data=data))

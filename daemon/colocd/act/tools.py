@@ -65,6 +65,13 @@ class Tools:
         log.info("%s: %s", subject, text)
         self.store.add_decisions([Decision(at=self.clock.now(), subject=subject, kind=kind, text=text, data=data)])
 
+    def pause_service(self, name: str) -> None:
+        """No placement of the service is tried for a while, after one failed."""
+        row = next((s for s in self.store.services() if s.name == name), None)
+        if row is not None:
+            data = {**row.data, "retry_at": self.clock.now() + self.policy.retry_after}
+            self.store.put_service(msgspec.structs.replace(row, data=data))
+
     def call(self, h: Handover, kind: str, subject: str, call: Callable[[], Any], **payload: Any) -> Result[Any]:
         """A repeatable call of a handover, under the next free number of its kind."""
         number = sum(1 for i in self.store.intents(handover=h.id) if i.kind == kind)

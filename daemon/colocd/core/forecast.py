@@ -68,22 +68,16 @@ def foresee(samples: Sequence[Sample], load: Reading | None, now: float, season:
     basis = "recent level and earlier seasons" if known and level is not None else "recent level only"
     if level is None:
         basis = "earlier seasons only: no current reading"
-    return Forecast(points=tuple(points), trust=known / len(profile), basis=basis)
+    return Forecast(points=tuple(points), step=season / STEPS, trust=known / len(profile), basis=basis)
 
 
 def peak(forecast: Forecast, quantile: float, start: float, end: float) -> float | None:
     """Highest foreseen load between `start` and `end` seconds ahead, at the nearest known quantile not below the one asked.
 
-    None: no point lies in the window or beside it. The points around the window count, so a short window is never empty.
+    None: no point lies in the window or within one step of it (so a short window is not empty for being short).
     """
-    points = forecast.points
-    if not points:
-        return None
-    aheads = [p.ahead for p in points]
-    low = max(0, bisect_left(aheads, start + 1e-9) - 1)
-    high = min(len(points) - 1, bisect_left(aheads, end))
-    found = [_at(p, quantile) for p in points[low : high + 1]]
-    return max(found, default=None)
+    near = (p for p in forecast.points if start - forecast.step < p.ahead < end + forecast.step)
+    return max((_at(p, quantile) for p in near), default=None)
 
 
 def _at(point: Quantiles, quantile: float) -> float:

@@ -7,11 +7,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Durations are seconds, costs are GPU-seconds."""
 
     batch_partitions: tuple[str, ...] = ("batch",)
+    """Partitions whose jobs coloc starts and evicts, if they opted in; jobs elsewhere are left alone."""
     grace: float = 120.0
     """Longest time a victim gets to checkpoint; a job may ask for less, never for more."""
     protected_runtime: float = 300.0
     """A job that has run for less than this since its last start is never a victim."""
     max_evictions_per_job: int = 3
+    """A job that has been evicted this often is not a victim again."""
     eviction_cost: float = 600.0
     """Fixed cost of one eviction, in GPU-seconds: prefers fewer victims."""
     max_unsaved: float = 3600.0

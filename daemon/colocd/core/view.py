@@ -160,9 +160,13 @@ class Quantiles(msgspec.Struct, frozen=True):
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """Foreseen load of a service. `trust` 0..1, None: not known yet. `basis` says in words what it rests on."""
+    """Foreseen load of a service. `trust` 0..1, None: not known yet. `basis` says in words what it rests on.
+
+    `step`: seconds between points; times for which nothing can be said have none.
+    """
 
     points: tuple[Quantiles, ...]
+    step: float
     trust: float | None
     basis: str
 

@@ -17,11 +17,16 @@ Key = tuple[str, int | None]
 
 
 class ServiceLoad(msgspec.Struct, frozen=True):
-    """Load of a service and of its replicas by slot. None: unknown; `problems` says why, one sentence each."""
+    """Load of a service and of its replicas by slot. None: unknown; `problems` says why, one sentence each.
+
+    `idle`: slots that are known to have no request at all, running or waiting, whatever the measure is. (A rate of 0 is not
+    that: some servers count tokens only when a request ends.)
+    """
 
     reading: Reading | None
     replicas: Mapping[int, float | None]
     problems: tuple[str, ...] = ()
+    idle: frozenset[int] = frozenset()
 
 
 class _Count(msgspec.Struct):
@@ -75,9 +80,10 @@ class LoadReader:
             elif replica.state is ReplicaState.READY:
                 missing = True
                 problems.append(f"service {spec.name}: load of replica {replica.slot} is unknown: {why}")
+        idle = frozenset(replica.slot for replica in mine if _idle(answers.get((spec.name, replica.slot))))
         known = [value for value in values.values() if value is not None]
         reading = None if missing else Reading(math.fsum(known), min(times))
-        return ServiceLoad(reading, values, tuple(problems))
+        return ServiceLoad(reading, values, tuple(problems), idle)
 
     def forget(self, service: str) -> None:
         """Drop what is remembered of a removed service."""
@@ -147,6 +153,10 @@ class LoadReader:
     def _forget(self, service: str, keep: set[int] | set[None]) -> None:
         for key in [key for key in self._counts if key[0] == service and key[1] not in keep]:
             del self._counts[key]
+
+
+def _idle(answer: Answer | None) -> bool:
+    return isinstance(answer, ServingSample) and answer.running == 0 and answer.waiting == 0
 
 
 def _fell(old: float | None, new: float | None) -> bool:

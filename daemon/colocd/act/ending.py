@@ -1,0 +1,41 @@
+"""How handovers end: nothing of coloc's own stays behind, and a handover that fails tells why."""
+
+import msgspec
+
+from colocd.act import placing
+from colocd.act.tools import Tools
+from colocd.store.records import Handover
+from colocd.store.records import HandoverState as S
+
+
+def may_end(h: Handover) -> bool:
+    """A handover is not given up between telling its victims and requeueing them: they wait for their requeue."""
+    told = "told_at" in h.data or "marks" in h.data
+    return h.state in (S.PLANNED, S.REQUEUED, S.FREED, S.PLACED, S.VERIFIED) or not told or bool(h.data.get("stuck"))
+
+
+def clear(tools: Tools, h: Handover, keep: str = "") -> bool:
+    """End all jobs of this handover but `keep`, then lower the fence; True when nothing of it is left."""
+    replicas, plugs = placing.own_jobs(tools, h)
+    left = [r for r, j in {**replicas, **plugs}.items() if r != keep and j.state in placing.ALIVE]
+    if left and not tools.call(h, "clear", f"node:{h.node}", lambda: tools.slurm.cancel(left), refs=left).done:
+        return False
+    return placing.lower_fence(tools, h)
+
+
+def end(tools: Tools, h: Handover) -> Handover:
+    """Give up: requeued victims go back to the queue, the service waits before it tries again, the operator is told."""
+    if not clear(tools, h):
+        return h
+    tools.store.delete_replica(h.service, h.slot)
+    tools.pause_service(h.service)
+    hurt = h.data.get("evicted", [])
+    h = tools.save(h, state=S.FAILED if hurt else S.ROLLED_BACK)
+    after = f"; jobs {', '.join(hurt)} were requeued and start again when there is room" if hurt else ""
+    tools.tell(f"handover:{h.id}", h.state.value, f"gave up: {h.data['abort']}{after}")
+    return h
+
+
+def without(h: Handover, key: str) -> Handover:
+    """The handover without one of its notes (not saved)."""
+    return msgspec.structs.replace(h, data={k: v for k, v in h.data.items() if k != key})
