@@ -15,6 +15,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     `base` is the path that stands in Slurm's files: the directory itself, or a short link to it. `port` is slurmctld's;
     node k listens on `port + k`. `bin_dir`: where the commands are; `root`: a folder with a whole system to chroot into.
+    `loopback`: the address of this host's own name, if that is a loopback address: the daemons can only be told to
+    listen on that name. Otherwise they listen on all addresses, and the cluster's own munge key keeps strangers out.
     """
 
     base: str
@@ -31,6 +33,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     bin_dir: str | None = None
     root: str | None = None
     release: tuple[int, int] = (22, 5)
+    loopback: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,24 +65,24 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 def slurm_conf(spec: Spec) -> str:
     """The text of slurm.conf."""
-    base, nodes = spec.base, f"n[1-{spec.nodes}]"
+    base, nodes, address = spec.base, f"n[1-{spec.nodes}]", spec.loopback or "127.0.0.1"
     kinds = [
         f"gpu:{kind}:{len(list(run))}" if kind else f"gpu:{len(list(run))}"
         for kind, run in itertools.groupby(sorted(spec.types))
     ]
     preempt = ["PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE"] if spec.preempt else []
     node_line = (
-        f"NodeName={nodes} NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{spec.port + 1}-{spec.port + spec.nodes}]"
+        f"NodeName={nodes} NodeHostname=localhost NodeAddr={address} Port=[{spec.port + 1}-{spec.port + spec.nodes}]"
         f" SocketsPerBoard={max(spec.sockets, default=0) + 1} CoresPerSocket={CORES_PER_SOCKET} RealMemory=1000"
         f" Gres={','.join(kinds)} State=UNKNOWN"
     )
     lines = [
         "ClusterName=coloctest",
-        "SlurmctldHost=localhost(127.0.0.1)",
+        f"SlurmctldHost=localhost({address})",
         f"SlurmUser={spec.user}",
         f"SlurmdUser={spec.user}",
         f"SlurmctldPort={spec.port}",
-        "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny",
+        *(["CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"] if spec.loopback else []),
         "AuthType=auth/munge",
         "CredType=cred/munge",
         # Without cred_expire a requeued job waits 121 s before it may start again.
