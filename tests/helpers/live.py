@@ -17,10 +17,11 @@ from demo.report import steps_lost
 from demo.sample import Allocation, allocations
 from tests.helpers.live_daemon import Colocd
 
+from coloc_cli.client import Client
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import Level, mask_of
 from colocd.clock import SystemClock
-from colocd.config import SlurmConfig
+from colocd.config import ApiConfig, SlurmConfig
 from colocd.core.view import Job, JobState
 from colocd.slurm.cli import CliSlurm
 from colocd.store import open_store
@@ -113,16 +114,17 @@ class LiveSite:
         fresh.write_text(text)
         fresh.replace(self.config)
 
-    def write_service(self, load_url: str = "http://{address}:{port}/metrics", ready: str | None = "/health") -> None:
-        """Write the service file; `ready` None: no ready check."""
+    def write_service(
+        self, load_url: str = "http://{address}:{port}/metrics", ready: str = "/health", first: str = ""
+    ) -> None:
+        """Write the service file; `first`: a line of shell at the begin of a replica."""
         server = self.base / "chat_server.py"
         server.write_bytes((files.HERE / "chat_server.py").read_bytes())
         server.chmod(0o755)
-        script = f"#!/bin/bash\nexport COLOC_DEMO={self.base} COLOC_WARMUP=0.3 COLOC_CAPACITY=100\n"
+        script = f"#!/bin/bash\nexport COLOC_DEMO={self.base} COLOC_WARMUP=0.3 COLOC_CAPACITY=100\n{first}\n"
         text = toml({**self.service, "script": f"{script}exec {self.python} {server}\n"})
         text += f"[capacity]\n{toml({'per_replica': CAPACITY, 'target_use': 1.0})}[load]\n{toml({'url': load_url})}"
-        if ready is not None:
-            text += f"[ready]\n{toml({'url': 'http://{address}:{port}' + ready, 'timeout': 6.0})}"
+        text += f"[ready]\n{toml({'url': 'http://{address}:{port}' + ready, 'timeout': 6.0})}"
         (self.base / "chat.toml").write_text(text)
 
     @property
@@ -235,7 +237,12 @@ class LiveSite:
 
     def ready(self) -> int:
         """Replicas that coloc counts as ready."""
-        return sum(int(s["ready"] or 0) for s in self.ask("status")["services"])
+        return sum(int(s["ready"] or 0) for s in self.status()["services"])
+
+    def status(self) -> dict[str, Any]:
+        """What `coloc status --json` prints, without the start of a command: for what is asked again and again."""
+        with Client(ApiConfig(socket=f"{self.base}/c.sock", admin_socket=f"{self.base}/a.sock")) as client:
+            return client.status()
 
     def job(self, ref: str) -> Job:
         """One job as Slurm shows it."""
