@@ -76,7 +76,9 @@ def watch(site: LiveSite, cycles: int) -> list[float]:
 def report(name: str, values: list[float]) -> None:
     ranked = sorted(1000 * v for v in values)
     p90 = ranked[round(0.9 * (len(ranked) - 1))]
-    print(f"{name:24} median {statistics.median(ranked):6.0f} ms   p90 {p90:6.0f} ms   max {ranked[-1]:6.0f} ms   n={len(ranked)}")
+    print(
+        f"{name:24} median {statistics.median(ranked):6.0f} ms   p90 {p90:6.0f} ms   max {ranked[-1]:6.0f} ms   n={len(ranked)}"
+    )
 
 
 def measure(site: LiveSite, cycles: int) -> None:
@@ -120,7 +122,10 @@ def handovers(site: LiveSite, note: Path, refs: list[str]) -> None:
         done = sum(1 for h in store.handovers() if h.victims and h.state == "released")
     states = Counter(str(j.state) for j in site.slurm.jobs(refs).values())
     assert states[JobState.FAILED] == 0
-    print(f"handovers: commands      {lines / 3:.0f} a round of {done / 3:.1f} reclaims that takes {seconds / 3:.1f} s ({kinds(texts)})")
+    each, took = done / 3, seconds / 3
+    print(
+        f"handovers: commands      {lines / 3:.0f} a round of {each:.1f} reclaims that takes {took:.1f} s ({kinds(texts)})"
+    )
 
 
 def main() -> None:

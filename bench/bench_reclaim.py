@@ -3,8 +3,8 @@
     python bench/bench_reclaim.py [--rounds 20]
 
 One node of 8 GPUs, full; a replica of 4 GPUs needs the 4 GPUs of one batch job. Time from the decision (coloc) or from sbatch
-(Slurm) until the replica's script runs, which notes the time itself. Victims end or acknowledge at once: `no signal` ones cannot be
-asked and end with TERM, `yielding` ones answer USR1 with `coloc checkpointed --yield`.
+(Slurm) until the replica's script runs, which notes the time itself. Victims end or acknowledge at once: `no signal` ones cannot
+be asked and end with TERM, `yielding` ones answer USR1 with `coloc checkpointed --yield`.
 """
 
 import argparse
@@ -34,7 +34,9 @@ STATES = ("planned", "fenced", "signalled", "checkpointed", "requeued", "freed",
 def report(name: str, values: list[float]) -> None:
     ranked = sorted(values)
     p90 = ranked[min(len(ranked) - 1, round(0.9 * (len(ranked) - 1)))]
-    print(f"{name:46} median {statistics.median(ranked):6.2f} s   p90 {p90:6.2f} s   max {ranked[-1]:6.2f} s   n={len(ranked)}")
+    print(
+        f"{name:46} median {statistics.median(ranked):6.2f} s   p90 {p90:6.2f} s   max {ranked[-1]:6.2f} s   n={len(ranked)}"
+    )
 
 
 @contextmanager
@@ -68,7 +70,9 @@ def slurm_alone(rounds: int) -> list[float]:
                 for _ in range(2)
             ]
             jobs = ",".join(victims)
-            wait(lambda j=jobs: up.run("squeue", "-h", "-t", "R", "-j", j).stdout.count("\n") == 2, "the victims' start")
+            wait(
+                lambda j=jobs: up.run("squeue", "-h", "-t", "R", "-j", j).stdout.count("\n") == 2, "the victims' start"
+            )
             CLOCK.sleep(1.2)  # jobs that start are left alone for a moment, in both arms
             note = up.work / f"started-{k}"
             began = CLOCK.now()
