@@ -67,6 +67,18 @@ def test_a_requeue_without_checkpoint_loses_the_run() -> None:
     assert bench.slurm.work(bench.ref).worked == 170.0
 
 
+def test_what_is_saved_after_a_loss_is_only_what_is_there() -> None:
+    bench = Bench(Program(acks_after=0.0))
+    bench.after(10.0)
+    bench.slurm.requeue([bench.ref], hold=True)
+    bench.after(0.0)
+    bench.restart()
+    bench.after(5.0)
+    bench.slurm.signal([bench.ref], "USR1", "batch")
+    bench.after(0.0)
+    assert bench.work() == (5.0, 5.0, 10.0)
+
+
 def test_its_own_checkpoints_bound_the_loss() -> None:
     bench = Bench(Program(checkpoint_every=10.0, checkpoint_cost=2.0, startup=5.0))
     job = bench.after(35.0)

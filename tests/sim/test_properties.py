@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from coloc_topology.shape import quads
 from colocd.core.view import JobState
@@ -61,17 +61,23 @@ class Cluster(RuleBasedStateMachine):
     def pick(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(self.refs))
 
-    @rule(
-        gpus=st.integers(0, 8),
-        cpus=st.integers(1, 6),
-        partition=st.sampled_from(("batch", "online")),
-        user=anyone,
-        program=st.integers(0, len(PROGRAMS) - 1),
-        pin=st.sampled_from(((), ("n1",), ("n2",))),
-        fence=st.none() | fences,
-        requeue=st.booleans(),
-        nice=st.sampled_from(((), ("--nice=50",), ("--nodes=2",))),
-    )
+    @initialize(sizes=st.lists(st.sampled_from((1, 1, 2, 4, 6)), min_size=4, max_size=14))
+    def crowd(self, sizes: list[int]) -> None:
+        """Start crowded: fences and freed GPUs mean little on an empty cluster."""
+        for gpus in sizes:
+            self.submit(gpus, 1, "batch", "ann", gpus % len(PROGRAMS), (), None, True, ())
+
+    @rule(count=st.integers(1, 6))
+    def backlog(self, count: int) -> None:
+        for _ in range(count):
+            self.submit(1, 1, "online", "bob", 0, (), None, True, ())
+
+    @precondition(lambda self: self.slurm.reservations())
+    @rule(data=st.data(), gpus=st.integers(1, 3))
+    def insider(self, data: st.DataObject, gpus: int) -> None:
+        resv = data.draw(st.sampled_from(self.slurm.reservations()))
+        self.submit(gpus, 1, "online", resv.users[0], 0, (), resv.name, True, ())
+
     def submit(
         self,
         gpus: int,
@@ -82,7 +88,7 @@ class Cluster(RuleBasedStateMachine):
         pin: tuple[str, ...],
         fence: str | None,
         requeue: bool,
-        nice: tuple[str, ...],
+        more: tuple[str, ...],
     ) -> None:
         job = Submission(
             name=str(program),
@@ -94,11 +100,25 @@ class Cluster(RuleBasedStateMachine):
             nodes=pin,
             reservation=fence,
             requeue=requeue,
-            options=nice,
+            options=more,
         )
         answer = self.both(lambda slurm: slurm.submit(job))
         if answer.isdigit():
             self.refs.append(answer)
+
+    @rule(
+        gpus=st.integers(0, 8),
+        cpus=st.integers(1, 6),
+        partition=st.sampled_from(("batch", "online")),
+        user=anyone,
+        program=st.integers(0, len(PROGRAMS) - 1),
+        pin=st.sampled_from(((), ("n1",), ("n2",))),
+        fence=st.none() | fences,
+        requeue=st.booleans(),
+        more=st.sampled_from(((), ("--nice=50",), ("--nodes=2",))),
+    )
+    def any_job(self, **facts: Any) -> None:
+        self.submit(**facts)
 
     @rule(seconds=st.sampled_from((0.3, 1.0, 4.0, 20.0)))
     def advance(self, seconds: float) -> None:
@@ -168,7 +188,9 @@ class Cluster(RuleBasedStateMachine):
                 total |= mask
             assert node.used == total
             assert node.cpus_used is not None
-            assert 0 <= node.cpus_used <= 16
+            assert node.cpus_used <= 16
+        running = [job for job in found.jobs if job.state is JobState.RUNNING]
+        assert sum(node.cpus_used or 0 for node in found.nodes) == sum(job.cpus_requested for job in running)
         for job in found.jobs:
             if job.state is JobState.RUNNING and job.gpus_requested:
                 assert job.gpus is not None
@@ -220,5 +242,5 @@ class Cluster(RuleBasedStateMachine):
         assert self.twin.read() == self.slurm.read()
 
 
-Cluster.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Cluster.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestCluster = Cluster.TestCase
