@@ -88,3 +88,9 @@ class Live:
 def live(clean_cluster: PrivateCluster) -> Live:
     """`Live` on the clean shared cluster."""
     return Live(clean_cluster)
+
+
+@pytest.fixture
+def make_live() -> type[Live]:
+    """`Live` for a cluster that a test starts itself."""
+    return Live

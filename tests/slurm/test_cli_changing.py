@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+
 from colocd.core.view import Held, JobState
 from colocd.errors import SlurmRefused
 from colocd.slurm.port import JobUpdate
