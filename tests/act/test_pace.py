@@ -1,3 +1,5 @@
+import itertools
+
 import msgspec
 
 from colocd.act.pace import Pace
@@ -26,7 +28,7 @@ def test_looks_get_rarer_and_a_change_is_followed_at_once() -> None:
             pace.looked(H, H)
             looks.append(clock.monotonic())
         clock.advance(0.1)
-    gaps = [b - a for a, b in zip(looks, looks[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(looks)]
     assert len(looks) < 45
     assert max(gaps) < 2.2
     assert gaps == sorted(gaps) or gaps[0] < gaps[-1]
