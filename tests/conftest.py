@@ -15,7 +15,22 @@ from colocd.slurm.cli import CliSlurm
 from colocd.slurm.port import Submission
 from colocd.testcluster import PrivateCluster
 
+MATRIX = "COLOC_TEST_MATRIX"
 FOREVER = "#!/bin/bash\nwhile :; do sleep 0.2; done\n"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests marked `matrix` out unless they are asked for."""
+    if os.environ.get(MATRIX) != "1":
+        left_out = [item for item in items if item.get_closest_marker("matrix")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out: nothing is skipped silently."""
+    if os.environ.get(MATRIX) != "1":
+        terminalreporter.write_line(f"tests marked `matrix` were left out: `make test-crash` ({MATRIX}=1) runs them")
 
 
 @pytest.fixture(scope="session")
