@@ -1,9 +1,8 @@
 """The closed loop: valley, fill, surprise, reclaim, checkpoints, drain, resume to the end."""
 
+import pytest
 from tests.helpers.live import LiveSite
 from tests.helpers.private_postgres import PrivatePostgres
-
-import pytest
 
 from colocd.core.view import JobState
 from colocd.testcluster import PrivateCluster

@@ -172,7 +172,14 @@ class LiveSite:
         return json.loads(self.coloc(*words, "--json").stdout)
 
     def submit(
-        self, name: str, gpus: int, steps: int = 100_000, *, deaf: bool = False, nodes: str | None = None, grace: int = 15
+        self,
+        name: str,
+        gpus: int,
+        steps: int = 100_000,
+        *,
+        deaf: bool = False,
+        nodes: str | None = None,
+        grace: int = 15,
     ) -> str:
         """Submit a training job of 20 steps a second with `coloc-sbatch`; it is held until coloc releases it."""
         words = ["--parsable", f"--job-name={name}", f"--gpus-per-node={gpus}", "--nodes=1", "--ntasks=1"]
@@ -229,9 +236,7 @@ class LiveSite:
 
     def replicas(self) -> list[Job]:
         """Running replica jobs."""
-        return [
-            j for j in self.slurm.read().jobs if j.name.startswith("coloc-chat-") and j.state is JobState.RUNNING
-        ]
+        return [j for j in self.slurm.read().jobs if j.name.startswith("coloc-chat-") and j.state is JobState.RUNNING]
 
     def ready(self) -> int:
         """Replicas that coloc counts as ready."""

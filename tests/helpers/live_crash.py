@@ -70,7 +70,15 @@ class Scene:
     def doomed(self, point: Point) -> tuple[int, list[str]]:
         """Run the daemon that dies; its exit code and the points it passed."""
         note = self.site.base / "points"
-        argv = [sys.executable, str(DOOMED), str(self.site.config), point.kind, point.when, str(point.number), str(note)]
+        argv = [
+            sys.executable,
+            str(DOOMED),
+            str(self.site.config),
+            point.kind,
+            point.when,
+            str(point.number),
+            str(note),
+        ]
         with self.site.log.open("ab") as log:
             done = subprocess.run(
                 argv, env=self.site.environment, stdout=log, stderr=log, timeout=120, check=False, cwd="/"

@@ -7,7 +7,6 @@ import msgspec
 
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import Level, Shape, quads
-
 from colocd.errors import ColocError
 
 CORES_PER_SOCKET = 8
