@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from colocd.act.tools import RETRY
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.forecast import Sample, foresee
@@ -159,7 +160,7 @@ class Observer:
             ),
             load=None if fresh is None else Reading(fresh.value, fresh.at),
             forecast=foresee(self._history.get(spec.name, ()), fresh, now, spec.season),
-            retry_at=row.data.get("retry_at"),
+            retry_at=_number(self._store.setting(f"{RETRY}{spec.name}")),
             removed=row.removed,
         )
         wanted = need(view, config.policy, now)
@@ -239,6 +240,13 @@ def _replicas(rows: Sequence[ReplicaRow], handovers: Sequence[Handover]) -> tupl
             ),
         )
     return tuple(found[key] for key in sorted(found))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
 
 
 def _brief(h: Handover) -> HandoverBrief:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from colocd.core.view import JobState
 from colocd.slurm.port import JobUpdate
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from colocd.core.view import Held, JobState
 from colocd.errors import SlurmRefused
 from colocd.testcluster import PrivateCluster
@@ -167,13 +168,12 @@ def test_no_such_node(live: Live) -> None:
 
 
 @pytest.fixture
-def typed() -> Iterator[PrivateCluster]:
+def typed(cluster: PrivateCluster) -> Iterator[PrivateCluster]:
     """A cluster whose islands have gres types of their own."""
-    with (
-        tempfile.TemporaryDirectory(prefix="coloc-t-") as folder,
-        PrivateCluster(Path(folder) / "c", nodes=1, typed_islands=True) as up,
-    ):
-        yield up
+    with tempfile.TemporaryDirectory(prefix="coloc-t-") as folder:
+        up = PrivateCluster(Path(folder) / "c", nodes=1, typed_islands=True, root=cluster.spec.root)
+        with up:
+            yield up
 
 
 def test_gpu_types(typed: PrivateCluster, make_live: type[Live]) -> None:

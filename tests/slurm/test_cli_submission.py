@@ -5,6 +5,7 @@ import os
 import subprocess
 
 import pytest
+
 from colocd.errors import SlurmRefused
 from colocd.slurm.port import Submission
 from colocd.slurm.submission import arguments, environment, script
@@ -18,7 +19,15 @@ def changed(**fields: object) -> Submission:
 
 def test_a_plain_job() -> None:
     assert arguments(PLAIN, 9) == [
-        *("sbatch", "--parsable", "--export-file=9", "--job-name=chat-0", "--partition=online", "--nodes=1"),
+        *(
+            "sbatch",
+            "--parsable",
+            "--export=ALL",
+            "--export-file=9",
+            "--job-name=chat-0",
+            "--partition=online",
+            "--nodes=1",
+        ),
         *("--ntasks-per-node=1", "--cpus-per-task=1", "--output=/dev/null", "--no-requeue", "--chdir=/"),
     ]
 
@@ -39,7 +48,15 @@ def test_everything() -> None:
         output="/tmp/%j",
     )
     assert arguments(job, 9) == [
-        *("sbatch", "--parsable", "--exclusive", "--constraint=a&b", "--export-file=9", "--job-name=chat-0"),
+        *(
+            "sbatch",
+            "--parsable",
+            "--exclusive",
+            "--constraint=a&b",
+            "--export=ALL",
+            "--export-file=9",
+            "--job-name=chat-0",
+        ),
         *(
             "--partition=online",
             "--nodes=1",
