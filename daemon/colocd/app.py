@@ -10,6 +10,7 @@ import msgspec
 from coloc_topology.shape import Shape
 from colocd.act.actor import Actor
 from colocd.act.handover import HandoverMachine
+from colocd.act.pace import Pace
 from colocd.act.replicas import Replicas
 from colocd.act.tools import RETRY, Tools
 from colocd.answers import Answers
@@ -55,6 +56,7 @@ class Daemon:
             shape=self._node_shapes.get,
         )
         self._machine = HandoverMachine(self.tools)
+        self._pace = Pace(clock, config.cycle.handover_period)
         self._actor = Actor(self.tools, lambda: secrets.token_hex(8))
         self._replicas = Replicas(self.tools)
         self._said: dict[str, str] = {}
@@ -69,6 +71,7 @@ class Daemon:
         self.config = config
         self.tools.policy = config.policy
         self.answers.config = config
+        self._pace.first = config.cycle.handover_period
         self._observer.forget_topology()
 
     def _spec(self, name: str) -> ServiceSpec | None:
@@ -131,16 +134,22 @@ class Daemon:
         self.step_handovers()
 
     def step_handovers(self) -> int:
-        """Step every open handover once as far as it goes; returns how many stay open."""
+        """Step every open handover that is due as far as it goes; returns how many stay open."""
         open_handovers = self.store.handovers(only_open=True)
+        self._pace.keep({h.id for h in open_handovers})
         left = 0
         for handover in open_handovers:
+            if not self._pace.due(handover):
+                left += 1
+                continue
             try:
                 after = self._machine.run(handover)
             except _PASSING as error:
                 self._say_once(f"handover:{handover.id}", f"handover:{handover.id}", "waiting", str(error))
+                self._pace.looked(handover, handover)
                 left += 1
                 continue
+            self._pace.looked(handover, after)
             if after.state in ("released", "failed", "rolled-back"):
                 self.metrics.handover(after)
                 self._said.pop(f"handover:{handover.id}", None)

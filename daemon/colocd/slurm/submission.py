@@ -2,6 +2,7 @@
 
 * The environment travels by `--export-file` (NUL-separated, so values may hold anything), on an open file descriptor:
   nothing of colocd's environment reaches the job, nothing of the job's is seen in a process list or steers sbatch.
+  `--export=ALL` then means all of that file; without it 26.05 drops the file's variables.
 * Options come from the `Submission` alone: `#SBATCH` lines in the script are turned into plain comments, because sbatch
   runs as root and would obey them as root (`--bbf` and others read files).
 * With `--uid` alone the job would keep root's group (measured on 22.05), so `--gid` is always given, too.
@@ -58,7 +59,12 @@ def arguments(job: Submission, env_fd: int) -> list[str]:
     for option in job.options:
         _check_option(option)
     argv = ["sbatch", "--parsable", *job.options]
-    argv += [f"--export-file={env_fd}", f"--job-name={job.name}", f"--partition={_plain('partition', job.partition)}"]
+    argv += [
+        "--export=ALL",
+        f"--export-file={env_fd}",
+        f"--job-name={job.name}",
+        f"--partition={_plain('partition', job.partition)}",
+    ]
     argv += [f"--nodes={max(1, len(job.nodes))}", "--ntasks-per-node=1", f"--cpus-per-task={job.cpus}"]
     argv += [f"--output={job.output or '/dev/null'}", "--requeue" if job.requeue else "--no-requeue"]
     who = _account(job.user)
