@@ -20,6 +20,8 @@ from colocd.core.actions import Plan
 from colocd.core.plan import plan
 from colocd.core.service import ServiceSpec
 from colocd.core.view import ReplicaState, View
+from colocd.core.wishes import is_wish
+from colocd.core.wishes import subject as subject_of
 from colocd.errors import ColocError, SlurmUnknown, SlurmUnreachable, StoreUnavailable
 from colocd.metrics import Metrics
 from colocd.observe import Observed, Observer
@@ -76,12 +78,12 @@ class Daemon:
 
     def _spec(self, name: str) -> ServiceSpec | None:
         """Specification of an applied service; read from the store when the last view did not know it yet."""
-        if name not in self._specs:
+        if name not in self._specs and not is_wish(name):
             row = next((r for r in self.store.services() if r.name == name), None)
             if row is None:
                 return None
             self._specs[name] = spec_from_json(row.spec)
-        return self._specs[name]
+        return self._specs.get(name)
 
     # -- the cycle ---------------------------------------------------------------------------------------------------
 
@@ -177,12 +179,13 @@ class Daemon:
         if view.mode != "act":
             for action in result.actions:
                 words = msgspec.to_builtins(action)
-                subject = f"job:{words['job']}" if "job" in words else f"service:{words['service']}"
+                subject = f"job:{words['job']}" if "job" in words else subject_of(words["service"])
                 self._say_once(
                     f"advice:{words['type']}:{subject}", subject, "advice", f"would {words['type']}: {action.why}"
                 )
+        asked = {s.spec.name for s in view.services}
         for note in result.notes:
-            if note.subject.startswith("service:"):
+            if note.subject.startswith("service:") or (is_wish(note.subject) and note.subject in asked):
                 self._say_once(f"note:{note.subject}", note.subject, "short", note.text)
         for name in {k for k in self._said if k.startswith("note:")} - {f"note:{n.subject}" for n in result.notes}:
             del self._said[name]

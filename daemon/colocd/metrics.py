@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from colocd.core.need import counted, need
 from colocd.core.view import ReplicaState, View
+from colocd.core.wishes import is_wish
 from colocd.gpu_use import gpu_use
 from colocd.store.records import Handover
 
@@ -48,6 +49,8 @@ class Metrics:
             gauge.clear()
         for service in view.services:
             name = service.spec.name
+            if is_wish(name):
+                continue  # a label per job would grow without end
             self._need.labels(name).set(need(service, view.policy, view.at).now)
             self._have.labels(name).set(len(counted(service)))
             self._ready.labels(name).set(sum(r.state is ReplicaState.READY for r in service.replicas))

@@ -11,6 +11,7 @@ from colocd.act.tools import FENCE_PREFIX, Tools, fence_name
 from colocd.core.actions import Drain, Hold, Place, Plan, Release
 from colocd.core.comment import own_key
 from colocd.core.view import Job, ReplicaState
+from colocd.core.wishes import subject
 from colocd.slurm.port import JobUpdate, Reservation
 from colocd.store.records import BatchJob, Handover
 
@@ -63,9 +64,9 @@ class Actor:
         )
         handover = self.tools.store.add_handover(handover)
         kind = "reclaim" if action.victims else "place"
-        self.tools.tell(f"service:{action.service}", kind, action.why, handover=handover.id, slot=action.slot)
+        self.tools.tell(subject(action.service), kind, action.why, handover=handover.id, slot=action.slot)
         for ref in action.victims:
-            text = f"gives up its GPUs on {action.node} for service {action.service}: {action.why}"
+            text = f"gives up its GPUs on {action.node} for {subject(action.service).replace(':', ' ')}: {action.why}"
             self.tools.tell(f"job:{ref}", "evict", text, handover=handover.id)
 
     def _drain(self, action: Drain) -> None:

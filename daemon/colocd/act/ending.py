@@ -2,8 +2,9 @@
 
 import msgspec
 
-from colocd.act import placing
+from colocd.act import adoption, placing
 from colocd.act.tools import Tools
+from colocd.core.wishes import is_wish
 from colocd.store.records import Handover
 from colocd.store.records import HandoverState as S
 
@@ -25,7 +26,8 @@ def clear(tools: Tools, h: Handover, keep: str = "") -> bool:
 
 def end(tools: Tools, h: Handover) -> Handover:
     """Give up: requeued victims go back to the queue, the service waits before it tries again, the operator is told."""
-    if not clear(tools, h):
+    # A reservation cannot be deleted while a job uses it, not even a waiting one: the job leaves it first.
+    if (is_wish(h.service) and not adoption.give_back(tools, h)) or not clear(tools, h):
         return h
     tools.store.delete_replica(h.service, h.slot)
     tools.pause_service(h.service)
