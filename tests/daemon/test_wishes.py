@@ -162,3 +162,43 @@ def test_an_administrators_hold_is_respected(rig: DaemonRig) -> None:
     rig.run(20)
     assert rig.slurm.jobs([ref])[ref].held is Held.ADMIN
     assert rig.store.handovers() == ()
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("hook", ["on_call", "after_call"])
+def test_crash_around_every_call(tmp_path: Path, hook: str) -> None:
+    strike = 0
+    while True:
+        strike += 1
+        folder = tmp_path / str(strike)
+        folder.mkdir()
+        rig = DaemonRig(folder)
+        try:
+            refs = fill(rig)
+            ref = wish(rig)
+            seen = 0
+
+            def point(name: str, args: tuple[object, ...], strike: int = strike) -> None:
+                nonlocal seen
+                seen += 1
+                if seen == strike:
+                    raise Crash
+
+            setattr(rig.slurm, hook, point)
+            try:
+                rig.run(20)
+            except Crash:
+                setattr(rig.slurm, hook, None)
+                rig.restart()
+                rig.run(30)
+            else:
+                assert strike > 8
+                return
+            assert_placed(rig, ref)
+            assert sorted(rig.slurm.jobs([r])[r].restarts for r in refs)[-3:] == [0, 1, 1]
+            assert all(rig.slurm.work(r).lost == 0 for r in refs)
+        finally:
+            rig.close()
