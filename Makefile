@@ -47,7 +47,7 @@ test-crash: setup  ## kill -9 of colocd at every write to its store, on a live S
 	@COLOC_TEST_MATRIX=1 $(PYTEST) -m matrix
 
 bench: setup  ## measurements (bench/)
-	@for file in bench/bench_*.py; do echo "== $$file"; $(PY) "$$file"; done
+	@for file in bench/bench_*.py; do echo "== $$file"; PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY) "$$file"; done
 
 clean:  ## remove .venv, caches and reports
 	rm -rf $(VENV) build dist demo-report.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks

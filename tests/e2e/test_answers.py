@@ -50,8 +50,9 @@ def test_commands_answer(site: LiveSite) -> None:
 def test_a_snapshot_is_planned_without_slurm(site: LiveSite) -> None:
     site.load(15)
     site.begin()
-    site.submit("train", 4)
-    site.until(lambda: site.ready() >= 1, "the first replica")
+    ref = site.submit("train", 4)
+    site.until(lambda: site.ready() == 2, "two replicas")
+    site.until(lambda: site.job(ref).state is JobState.RUNNING, "the start of the batch job")
     view = site.base / "view.json"
     site.coloc("snapshot", str(view))
     site.cluster.stop_controller()
