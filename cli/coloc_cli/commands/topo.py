@@ -2,12 +2,28 @@
 
 import click
 
-from coloc_cli.app import shared_options
+from coloc_cli.app import App, json_option, pass_app, shared_options
 
 
 @click.group()
 def command() -> None:
     """Links between GPUs: show, check, import, dump."""
+
+
+@command.command()
+@click.argument("words", nargs=-1, metavar="[NODE|FILE]...")
+@json_option
+@shared_options
+@pass_app
+def show(app: App, words: tuple[str, ...], as_json: bool) -> None:
+    """Draw the islands of nodes and files.
+
+    NODE: a node, or a host list (n[1-4]); who sits on which GPU is what colocd saw last. FILE: an output of `nvidia-smi topo
+    -m`, a dump of `coloc topo dump`, or a gres.conf; such files need no daemon. Without either: one line a node.
+    """
+    from coloc_cli import topo_show
+
+    topo_show.run(app, words, as_json)
 
 
 @command.command()
