@@ -49,7 +49,7 @@ class NodeGres(NamedTuple):
 class _Entry(NamedTuple):
     """A line of gres.conf: the nodes it is for (None: all), and its GPUs, still without index."""
 
-    nodes: frozenset[str] | None
+    nodes: dict[str, None] | None
     is_global: bool
     autodetect: str | None
     gpus: tuple[Gpu, ...]
@@ -60,7 +60,18 @@ class GresConf:
 
     def __init__(self, entries: Sequence[_Entry]) -> None:
         self._entries = entries
+        self._names = tuple(dict.fromkeys(name for entry in entries for name in entry.nodes or ()))
         self._known: dict[tuple[tuple[int, ...], tuple[str, ...]], NodeGres] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All nodes that are named, in the file's order of first mention; empty: the lines are for all nodes."""
+        return self._names
+
+    def gpus(self, name: str, types: Sequence[str] = ()) -> tuple[Gpu, ...]:
+        """GPUs of a node as `node` has them, also when their links contradict each other."""
+        entries = [entry for entry in self._entries if entry.nodes is None or name in entry.nodes]
+        return _ordered(entries, types)
 
     def node(self, name: str, types: Sequence[str] = ()) -> NodeGres:
         """GPUs and shape of a node (a node that is not named: of the lines for all nodes).
@@ -86,7 +97,7 @@ def _entry(line: Line) -> _Entry:
     name = line.text("name")
     autodetect = line.text("autodetect")
     return _Entry(
-        nodes=None if names is None else frozenset(expand(*names)),
+        nodes=None if names is None else dict.fromkeys(expand(*names)),
         is_global=names is None and name is None,
         autodetect=None if autodetect is None else autodetect.lower(),
         gpus=_gpus(line) if name is not None and name.lower() == "gpu" else (),
@@ -135,11 +146,16 @@ def _links(value: Value | None, devices: int) -> tuple[int, ...] | None:
     return links
 
 
-def _node_gres(entries: Sequence[_Entry], types: Sequence[str]) -> NodeGres:
+def _ordered(entries: Sequence[_Entry], types: Sequence[str]) -> tuple[Gpu, ...]:
+    """The GPUs of the entries with Slurm's indices."""
     listed = [gpu for entry in entries for gpu in entry.gpus]
     order = {name: place for place, name in enumerate(types)}
     listed.sort(key=lambda gpu: order.get(gpu.type, len(order)))
-    gpus = tuple(msgspec.structs.replace(gpu, index=index) for index, gpu in enumerate(listed))
+    return tuple(msgspec.structs.replace(gpu, index=index) for index, gpu in enumerate(listed))
+
+
+def _node_gres(entries: Sequence[_Entry], types: Sequence[str]) -> NodeGres:
+    gpus = _ordered(entries, types)
     own = [entry.autodetect for entry in entries if entry.autodetect is not None and not entry.is_global]
     general = [entry.autodetect for entry in entries if entry.autodetect is not None and entry.is_global]
     told = own or general
