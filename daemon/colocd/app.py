@@ -95,9 +95,11 @@ class Daemon:
         except _PASSING as error:
             sentence = f"nothing was done: {error}"
             self.answers.trouble = str(error)
+            self.metrics.failed()
         except ColocError as error:
             sentence = f"nothing was done: {error} ({error.hint})"
             self.answers.trouble = str(error)
+            self.metrics.failed()
         seconds = self.clock.monotonic() - begun
         self.metrics.cycle(seconds)
         self.answers.finished(self.clock.now(), seconds, sentence)

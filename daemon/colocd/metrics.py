@@ -17,6 +17,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
         self._cycles = Histogram("coloc_cycle_seconds", "Duration of a cycle", buckets=_SECONDS, registry=r)
+        self._failed = Counter("coloc_cycles_failed", "Cycles that could not read Slurm or the store", registry=r)
+        self._viewed = Gauge("coloc_view_timestamp_seconds", "When the last view was made (Unix seconds)", registry=r)
         self._gpus = Gauge("coloc_gpus", "GPUs by who holds them", ["use"], registry=r)
         self._need = Gauge("coloc_service_replicas_needed", "Replicas a service needs", ["service"], registry=r)
         self._have = Gauge("coloc_service_replicas", "Replicas that serve or will", ["service"], registry=r)
@@ -39,10 +41,15 @@ class Metrics:
         """Count a finished cycle."""
         self._cycles.observe(seconds)
 
+    def failed(self) -> None:
+        """Count a cycle that had no view: all gauges are as old as `coloc_view_timestamp_seconds` then."""
+        self._failed.inc()
+
     def seen(self, view: View) -> None:
         """Show a view."""
         for use, count in gpu_use(view).items():
             self._gpus.labels(use).set(count)
+        self._viewed.set(view.at)
         self._problems.set(len(view.problems))
         self._paused.set(view.paused is not None)
         for gauge in (self._need, self._have, self._ready, self._load):

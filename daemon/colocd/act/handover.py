@@ -51,11 +51,11 @@ class HandoverMachine:
             before = h.state
             if self.tools.spec(h.service) is None and "abort" not in h.data:
                 h = self.tools.save(h, abort="the service was removed, or the job that asked for the place is gone")
-            if "abort" in h.data and ending.may_end(h):
+            if "abort" in h.data and ending.may_end(self.tools, h):
                 h = ending.end(self.tools, h)
                 break
             h = self._steps[h.state](h)
-            if h.state is before and ("abort" not in h.data or not ending.may_end(h)):
+            if h.state is before and ("abort" not in h.data or not ending.may_end(self.tools, h)):
                 break
         if h.state not in OPEN_STATES:
             self._deadlines.forget(h.id)
@@ -93,7 +93,8 @@ class HandoverMachine:
         """The fence stands: check that the plan still holds, then tell the victims while they still hold their GPUs."""
         tools = self.tools
         node, jobs = tools.slurm.node(h.node), tools.slurm.jobs(h.victims)
-        wrong = self._plan_still_holds(h, node, jobs)
+        # Whoever was told waits for the requeue, whatever has become of the plan meanwhile.
+        wrong = None if ending.told(tools, h) else self._plan_still_holds(h, node, jobs)
         if wrong is not None:
             return tools.save(h, abort=wrong)
         if not any(victims.holding(job) for job in jobs.values()):
