@@ -48,6 +48,24 @@ def test_the_watchdog_hears_nothing_while_a_cycle_hangs(site: LiveSite) -> None:
     site.until(lambda: colocd.said("WATCHDOG=1") > before + 1, "the next cycle")
 
 
+def test_a_start_without_slurm(site: LiveSite) -> None:
+    """colocd is ready all the same, says what is wrong, and begins when Slurm comes back."""
+    site.settings["slurm"]["timeout"] = 2.0
+    site.write_config("act")
+    site.load(5)
+    site.cluster.stop_controller()
+    try:
+        site.begin()
+        assert site.colocd is not None
+        assert "nothing was done" in site.colocd.status()[0]
+        status = site.ask("status")
+        assert (status["slurm"], status["gpus"]) == (None, None)
+        assert site.coloc("plan", check=False).returncode == 69
+    finally:
+        site.cluster.start_controller()
+    site.until(lambda: site.ready() == 1, "the first replica")
+
+
 def test_a_schema_that_is_not_at_head(site: LiveSite) -> None:
     colocd = site.start(ready=False)
     assert colocd.wait() == 76
