@@ -109,7 +109,9 @@ def _sources(options: Options, topology: TopologyConfig, nodes: Mapping[str, Slu
     """The facts of each node: from the command line, else from the configuration's topology sources."""
     found: dict[str, Source] = {}
     for word in options.facts:
-        hosts, _, path = word.rpartition("=") if not topo_files.is_file(word) else ("", "", word)
+        hosts, equals, path = word.partition("=")
+        if not equals or "/" in hosts:
+            hosts, path = "", word  # a path, perhaps with "=" in it (write ./a=b)
         source = _facts(path)
         if hosts:
             names = topo_files.hosts(hosts)

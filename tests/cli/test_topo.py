@@ -103,7 +103,7 @@ def test_files_need_no_daemon_but_nodes_do(coloc: Coloc) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", '{"format": "coloc-nvml"}', "\x00\xff\ud800", "GPU0\tGPU1\nGPU0\tX\n", "NodeName=n[1\n", 
+    ["", "{", '{"format": "coloc-nvml"}', "\x00\xff\ud800", "GPU0\tGPU1\nGPU0\tX\n", "NodeName=n[1\n",
      "Name=gpu File=/dev/nvidia0 Links=5",
      "[" * 100_000, '{"gpus": ' + "[" * 100_000],
 )  # fmt: skip

@@ -91,6 +91,7 @@ def test_all_is_well() -> None:
         ("NodeName=n1 Name=gpu File=/dev/nvidia[0-3] Cores=0-7\n", None, OLD, ("error", "count", "lists 4 GPUs")),
         ("Name=gpu File=/dev/nvidia[0-7] Cores=0-7\n", "flat", OLD, ("error", "count", "the server has 4 GPUs")),
         ("NodeName=n2 Name=gpu File=/dev/nvidia0\n", None, OLD, ("error", "gpus-missing", "has none for it")),
+        (quads() + quads("n2"), None, OLD, ("note", "node-unknown", "Slurm has no such node")),
         ("AutoDetect=nvml\n" + quads(), "quads", OLD, ("warning", "autodetect", "Links and Cores both describe it")),
         (
             quads() + "NodeName=n1 AutoDetect=nvml\nNodeName=n1 AutoDetect=off\n",

@@ -66,7 +66,8 @@ def check(
         key = (conf.lines(name), node, id(source))
         if key not in seen:
             subject = _subject(conf, name, node, source, release)
-            seen[key] = (_look(subject, conf, name, complaints), subject)
+            worths = _stranger(source) if node is None and nodes else _look(subject, conf, name, complaints)
+            seen[key] = (worths, subject)
         worths, subject = seen[key]
         for worth in worths:
             findings.setdefault(worth, []).append(name)
@@ -88,8 +89,16 @@ def _subject(
     return Subject(conf.gpus(name, types), conf.autodetect(name), node, source, release, INVERTED)
 
 
+def _stranger(source: Source | None) -> tuple[Worth, ...]:
+    """A node that Slurm does not have: facts of it are for nothing, lines for it do no harm."""
+    severity = "note" if source is None else "warning"
+    return (Worth(severity, "node-unknown", "Slurm has no such node"),)
+
+
 def _writable(subject: Subject, worths: Sequence[Worth]) -> bool:
     """Without a source only one thing can be repaired: Links that this release turns against the user."""
+    if any(worth.code == "node-unknown" for worth in worths):
+        return False
     return subject.source is not None or any(worth.code == "links-inverted" for worth in worths)
 
 
