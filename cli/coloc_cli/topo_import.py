@@ -1,6 +1,7 @@
 """`coloc topo import`: makes a file for `[[topology.sources]]`, checked and in Slurm's order."""
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ def _order(options: Options, source: Source, node: str, path: str | None, types:
         minors = [_minor(file) for file in files]
         known = [minor for minor in minors if minor is not None]
         if len(known) != len(minors) or known != sorted(set(known)):
-            message = f"{path} has the devices of {node} in an order that nvidia-smi's output does not explain"
+            message = f"{path} has the devices of {node} in an order that {source.kind} does not explain"
             raise BadFile(message, ORDER_HINT)
         return own
     order, wrong = order_from_files(source.facts, files)
@@ -101,9 +102,9 @@ def _order(options: Options, source: Source, node: str, path: str | None, types:
 
 
 def _minor(file: str | None) -> int | None:
-    """The number at the end of a device's name; None: it has none."""
-    name = Path(file or "").name.removeprefix("nvidia")
-    return int(name) if name.isascii() and name.isdigit() and len(name) < 6 else None
+    """The number in a device's name; None: it has none."""
+    found = re.fullmatch(r"/dev/(?:nvidia|dri/renderD|dri/card)([0-9]{1,4})", file or "")
+    return None if found is None else int(found[1])
 
 
 def _slurm(app: App, options: Options, node: str) -> tuple[str | None, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from coloc_topology.shape import Shape, idx, mask_of
 from coloc_topology.slurm_nodes import SlurmNode
 from coloc_topology.source import Source
 
-_NUMBER = re.compile(r"/dev/nvidia([0-9]{1,4})")
+_NUMBER = re.compile(r"/dev/(?:nvidia|dri/renderD|dri/card)([0-9]{1,4})")
 
 
 class Worth(NamedTuple):
@@ -104,7 +104,7 @@ def slurm(s: Subject, found: Findings) -> None:
 
 
 def numbering(s: Subject) -> FileOrder:
-    """Which of the source's GPUs each of Slurm's is; nvidia-smi tells no minor numbers, so only ascending Files will do."""
+    """Which of the source's GPUs each of Slurm's is; only a dump tells minor numbers, else Files must be ascending."""
     source = s.source
     assert source is not None
     if s.detects is not None or not s.gpus:
@@ -115,7 +115,7 @@ def numbering(s: Subject) -> FileOrder:
     minors = [int(m[1]) if file is not None and (m := _NUMBER.fullmatch(file)) else None for file in s.files]
     known = [minor for minor in minors if minor is not None]
     if len(s.gpus) != source.shape.gpus:
-        return FileOrder(None, (f"gres.conf lists {len(s.gpus)} GPUs, nvidia-smi shows {source.shape.gpus}",))
+        return FileOrder(None, (f"gres.conf lists {len(s.gpus)} GPUs, {source.kind} shows {source.shape.gpus}",))
     if len(known) != len(minors) or known != sorted(set(known)):
         why = (
             "Files are not in ascending order and nvidia-smi tells no device numbers; give a dump of `coloc topo dump`"

@@ -60,13 +60,19 @@ class GresConf:
 
     def __init__(self, entries: Sequence[_Entry]) -> None:
         self._entries = entries
-        self._names = tuple(dict.fromkeys(name for entry in entries for name in entry.nodes or ()))
+        self._for_all: list[int] = []
+        self._for_one: dict[str, list[int]] = {}
+        for i, entry in enumerate(entries):
+            if entry.nodes is None:
+                self._for_all.append(i)
+            for name in entry.nodes or ():
+                self._for_one.setdefault(name, []).append(i)
         self._known: dict[tuple[tuple[int, ...], tuple[str, ...]], NodeGres] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
         """All nodes that are named, in the file's order of first mention; empty: the lines are for all nodes."""
-        return self._names
+        return tuple(self._for_one)
 
     def gpus(self, name: str, types: Sequence[str] = ()) -> tuple[Gpu, ...]:
         """GPUs of a node as `node` has them, also when their links contradict each other."""
@@ -78,7 +84,7 @@ class GresConf:
 
     def lines(self, name: str) -> tuple[int, ...]:
         """Which entries count for a node: nodes with equal ones (and types) have equal GPUs."""
-        return tuple(i for i, entry in enumerate(self._entries) if entry.nodes is None or name in entry.nodes)
+        return tuple(sorted([*self._for_all, *self._for_one.get(name, ())]))
 
     def node(self, name: str, types: Sequence[str] = ()) -> NodeGres:
         """GPUs and shape of a node (a node that is not named: of the lines for all nodes).

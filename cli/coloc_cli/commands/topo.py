@@ -19,7 +19,8 @@ def show(app: App, words: tuple[str, ...], as_json: bool) -> None:
     """Draw the islands of nodes and files.
 
     NODE: a node, or a host list (n[1-4]); who sits on which GPU is what colocd saw last. FILE: an output of `nvidia-smi topo
-    -m`, a dump of `coloc topo dump`, or a gres.conf; such files need no daemon. Without either: one line a node.
+    -m` or `rocm-smi --showtopo`, a dump of `coloc topo dump`, or a gres.conf; files need no daemon. Without either: one
+    line a node.
     """
     from coloc_cli import topo_show
 
@@ -73,8 +74,8 @@ def check(
 def import_(app: App, file: str, nodes: str, out: str | None, order: str | None, gres_conf: str | None) -> None:
     """Make a topology file for the configuration.
 
-    FILE: a dump of `coloc topo dump` or an output of `nvidia-smi topo -m` (`-`: stdin). It is checked, and its GPUs are put
-    into Slurm's order.
+    FILE: a dump of `coloc topo dump`, or an output of `nvidia-smi topo -m` or `rocm-smi --showtopo` (`-`: stdin). It is
+    checked, and its GPUs are put into Slurm's order.
     """
     from coloc_cli import topo_import
 
