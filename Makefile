@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast bench clean
+.PHONY: help setup packages demo test lint test-fast test-crash bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,8 +43,11 @@ test: lint  ## everything CI runs: lint, then all tests (Slurm and PostgreSQL in
 test-fast: setup  ## tests that need neither Slurm nor PostgreSQL
 	@$(PYTEST) $(PARALLEL) -m "not slurm and not service"
 
+test-crash: setup  ## kill -9 of colocd at every write to its store, on a live Slurm (about 15 minutes)
+	@COLOC_TEST_MATRIX=1 $(PYTEST) -m matrix
+
 bench: setup  ## measurements (bench/)
-	@for file in bench/bench_*.py; do echo "== $$file"; $(PY) "$$file"; done
+	@for file in bench/bench_*.py; do echo "== $$file"; PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY) "$$file"; done
 
 clean:  ## remove .venv, caches and reports
 	rm -rf $(VENV) build dist demo-report.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks

@@ -99,7 +99,7 @@ packages() {
     ((${#missing[@]} == 0)) || fail "still missing after the installation: ${missing[*]}"
 }
 
-pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" </dev/null; }
+pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@" </dev/null; }
 
 fill_venv() {
     local try

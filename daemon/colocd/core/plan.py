@@ -10,6 +10,8 @@ from colocd.core.fill import fill
 from colocd.core.need import counted, need, needed
 from colocd.core.reclaim import Choice, Ground, choose, ground
 from colocd.core.view import Replica, ReplicaState, ServiceView, View
+from colocd.core.wishes import is_wish
+from colocd.core.wishes import subject as subject_of
 
 
 def plan(view: View) -> Plan:
@@ -44,7 +46,7 @@ def _place(
 ) -> tuple[list[Action], list[Note]]:
     """Placements for the replicas a service lacks; what they take is struck from `land`, so nothing is given twice."""
     spec = service.spec
-    subject = f"service:{spec.name}"
+    subject = subject_of(spec.name)
     missing = wanted.now - wanted.have
     if missing <= 0:
         return [], []
@@ -111,7 +113,7 @@ def _drain(service: ServiceView, wanted: Need, view: View) -> tuple[list[Action]
         if over > 0 and (low_for is None or low_for < policy.scale_down_after):
             left = policy.scale_down_after - (low_for or 0.0)
             text = f"has {over} replicas more than it needs; waits another {left:.0f} s before it drains them"
-            return [], [Note(subject=f"service:{spec.name}", text=text)]
+            return [], [Note(subject=subject_of(spec.name), text=text)]
     candidates = sorted((r for r in counted(service) if r.state is not ReplicaState.PLACING), key=_drain_order)
     why = wanted.why if service.removed else f"{wanted.why}; needs {wanted.now}, has {wanted.have}"
     return [Drain(service=spec.name, slot=r.slot, why=why) for r in candidates[: max(0, over)]], []
@@ -129,7 +131,7 @@ def _summary(view: View, actions: list[Action], needs: tuple[Need, ...]) -> str:
         kind = type(action).__name__.lower()
         kinds[kind] = kinds.get(kind, 0) + 1
     doing = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "nothing to do"
-    short = [f"{n.service} {n.have}/{n.now}" for n in needs]
+    short = [f"{n.service} {n.have}/{n.now}" for n in needs if not is_wish(n.service)]
     free = sum(n.free.bit_count() for n in view.nodes)
     total = sum(n.gpus for n in view.nodes)
     return f"{doing}; {free} of {total} GPUs free" + (f"; replicas {', '.join(short)}" if short else "")
@@ -144,11 +146,12 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
         mine = (
             (kind == "job" and (record.get("job") == name or name in record.get("victims", ())))
             or (kind == "service" and record.get("service") == name)
+            or record.get("service") == subject
             or (kind == "node" and (record.get("node") == name or name in record.get("nodes", ())))
         )
         if mine:
             told.append(f"{record['type']}: {action.why}")
-    told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == f"service:{n.service}"]
+    told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == subject_of(n.service)]
     told += [note.text for note in result.notes if note.subject == subject]
     if kind == "job":
         land = ground(view)
