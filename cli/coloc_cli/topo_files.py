@@ -8,7 +8,7 @@ from coloc_topology.hostlist import expand
 from coloc_topology.source import Source, read_source
 from colocd.errors import BadFile, BadRequest
 
-HINT = "give an output of `nvidia-smi topo -m`, a dump of `coloc topo dump`, or a gres.conf"
+HINT = "give an output of `nvidia-smi topo -m` or `rocm-smi --showtopo`, a dump of `coloc topo dump`, or a gres.conf"
 LARGEST = 16 << 20
 
 

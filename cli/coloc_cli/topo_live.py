@@ -80,7 +80,7 @@ def lines(use: NodeUse) -> list[str]:
     if use.unknown:
         found.append(f"  ?  GPU {idx(use.unknown)}: taken, by whom is not known")
     if drawn is not None and drawn.gpus == node.gpus and node.free:
-        found.append(f"  free {idx(node.free)}; best sets: {topo_picture.best_free(drawn, node.free)}")
+        found.append(f"  free {idx(node.free)}{topo_picture.best_free(drawn, node.free)}")
     return found
 
 

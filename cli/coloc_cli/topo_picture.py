@@ -101,16 +101,12 @@ def cpus(shape: Shape) -> list[tuple[str, str]]:
 
 
 def best_free(shape: Shape, free: int) -> str:
-    """The best free sets of 2, 4 and 8 GPUs with their level, as `2: 0,1 NVLINK; 4: none`."""
+    """The best free sets of 2, 4 and 8 GPUs with their level, as `; best sets: 2: 0,1 NVLINK`; empty: fewer are free."""
     if shape.gpus > MAX_GPUS:
-        return UNKNOWN
-    table = fit_table(shape)
-    parts = []
-    for count in (2, 4, 8):
-        if count <= shape.gpus:
-            fit = table.best(free, count)
-            parts.append(f"{count}: {'none' if fit is None else f'{idx(fit.gpus)} {fit.level.name}'}")
-    return "; ".join(parts) or "-"
+        return ""
+    fits = [(count, fit_table(shape).best(free, count)) for count in (2, 4, 8)]
+    parts = [f"{count}: {idx(fit.gpus)} {fit.level.name}" for count, fit in fits if fit is not None]
+    return f"; best sets: {'; '.join(parts)}" if parts else ""
 
 
 def letters(users: Mapping[str, int], count: int, other: int) -> tuple[list[str], dict[str, str]]:

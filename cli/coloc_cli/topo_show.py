@@ -12,6 +12,8 @@ from coloc_topology.source import Source, kind_of
 from colocd.core.view import View
 from colocd.errors import BadFile, DaemonUnreachable, NotFound
 
+WIDTH = 80
+
 
 def run(app: App, words: Sequence[str], as_json: bool) -> None:
     """Show files and nodes; without words, one line for each node."""
@@ -35,8 +37,17 @@ def run(app: App, words: Sequence[str], as_json: bool) -> None:
         if n:
             output.say("")
         for line in lines:
-            for part in output.wrap(output.clean(line), 80) if output.cells(line) > 80 else [output.clean(line)]:
+            for part in _folded(output.clean(line)):
                 output.say(part)
+
+
+def _folded(line: str) -> list[str]:
+    """The line in pieces of at most 80 columns, with its indent kept."""
+    if output.cells(line) <= WIDTH:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    first, *rest = output.wrap(line.strip(), WIDTH - len(indent) - 2)
+    return [indent + first, *(f"{indent}  {part}" for part in rest)]
 
 
 def _nodes(app: App, words: Sequence[str]) -> list[topo_live.NodeUse]:
@@ -68,7 +79,7 @@ def _table(found: Sequence[topo_live.NodeUse]) -> None:
         return
     titles = ("NODE", "SHAPE", "GPUS", "FREE", "ISLAND", "USE")
     output.show(titles, [topo_live.row(use) for use in found], right="GPUS FREE ISLAND")
-    output.say("ISLAND: most free GPUs joined by NVLink.  USE: S serving, b batch, . free, ? unknown, x down")
+    output.say("ISLAND: most free GPUs joined by NVLink. S serving, b batch, ? unknown, x down")
 
 
 def _file(path: str, documents: list[dict[str, Any]], pictures: list[list[str]]) -> None:
@@ -77,8 +88,10 @@ def _file(path: str, documents: list[dict[str, Any]], pictures: list[list[str]])
         for nodes, shape, note in _gres(path, text):
             notes = [] if note is None else [note]
             documents.append(_document(path, "gres.conf", shape, nodes=nodes, notes=notes))
-            head = f"{path}: {nodes}, {'links unknown' if shape is None else f'{shape.gpus} GPUs'}"
-            pictures.append([head, *([] if shape is None else _drawn(shape)), *(f"  note: {note}" for note in notes)])
+            head = f"{path}: {nodes}, {'links unknown' if shape is None else _count(shape)}"
+            pictures.append(
+                [head, *([] if shape is None else _drawn(shape, "cores")), *(f"  note: {note}" for note in notes)]
+            )
         return
     read = topo_files.read_file(path, text)
     facts = read.facts
@@ -106,7 +119,7 @@ def _document(path: str, kind: str, shape: Shape | None, **more: Any) -> dict[st
 
 def _source(path: str, read: Source) -> list[str]:
     facts = read.facts
-    what = f"{read.shape.gpus} GPUs"
+    what = _count(read.shape)
     if facts is not None:
         kinds = sorted({gpu.name for gpu in facts.gpus if gpu.name is not None})
         what = " ".join(filter(None, (facts.host and f"{facts.host},", what, " and ".join(kinds))))
@@ -124,13 +137,17 @@ def _source(path: str, read: Source) -> list[str]:
     return lines + [f"  note: {note}" for note in read.notes]
 
 
-def _drawn(shape: Shape) -> list[str]:
+def _count(shape: Shape) -> str:
+    return "1 GPU" if shape.gpus == 1 else f"{shape.gpus} GPUs"
+
+
+def _drawn(shape: Shape, what: str = "CPUs") -> list[str]:
     if shape.gpus > 16:
         return topo_picture.picture(shape)
     lines = topo_picture.picture(shape)
     if shape.gpus > 1:
         lines += ["", *topo_picture.matrix(shape), ""]
-    return lines + [f"  CPUs {cores}: near GPU {gpus}" for cores, gpus in topo_picture.cpus(shape)]
+    return lines + [f"  {what} {cores}: near GPU {gpus}" for cores, gpus in topo_picture.cpus(shape)]
 
 
 def _gres(path: str, text: str) -> list[tuple[str, Shape | None, str | None]]:

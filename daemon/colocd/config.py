@@ -47,7 +47,7 @@ class TopologySource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     nodes: str
     """The nodes, as Slurm writes them: `n[1-4],gpu07`."""
     file: str
-    """A file with the output of `nvidia-smi topo -m` of one of these nodes, in Slurm's GPU order."""
+    """A file of one of these nodes, in Slurm's GPU order: what `coloc topo import` makes, or `nvidia-smi topo -m`."""
 
 
 class TopologyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,6 +1,7 @@
 """Server types through the stand-in: NVML → `coloc topo dump` → JSON → shape."""
 
 from itertools import combinations
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,6 +16,11 @@ from coloc_topology.nvml_facts import NvmlFacts, NvmlGpu, NvmlPair, decode_facts
 from coloc_topology.nvml_facts import bus as plain
 from coloc_topology.nvml_shape import nvlink_domain, order_from_files, pci_order, shape_from_nvml
 from coloc_topology.shape import Level
+
+DATA = Path(__file__).parents[1] / "topology/data/nvml"
+CORES = {
+    server: tuple(f"{i}" if server in ("one", "gb200") else f"{i},{i + 16}" for i in range(16)) for server in SERVERS
+}
 
 
 def words(facts: NvmlFacts) -> str:
@@ -245,3 +251,10 @@ def test_no_text_breaks_the_reader(text: str) -> None:
             decode_facts(candidate)
         except TopologyError as error:
             assert "\n" not in str(error)  # noqa: PT017 -- any error of that kind will do
+
+
+@pytest.mark.parametrize("server", sorted(SERVERS))
+def test_recorded_dumps_are_what_the_reader_prints(facts: Facts, server: str) -> None:
+    # these files are what the tests of the pure parts read
+    found = msgspec.structs.replace(facts(SERVERS[server]), cores=CORES[server])
+    assert (DATA / f"{server}.json").read_text() == encode_facts(found)

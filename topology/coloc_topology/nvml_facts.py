@@ -17,7 +17,7 @@ MAX_NVML_GPUS = 128
 _BUS = re.compile(r"([0-9A-Fa-f]{1,8}):([0-9A-Fa-f]{1,2}):([0-9A-Fa-f]{1,2})\.([0-9A-Fa-f])")
 
 
-class NvLink(msgspec.Struct, frozen=True, kw_only=True):
+class NvLink(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One NVLink port of a GPU. `remote` is `gpu`, `switch`, `npu`; `bus_id` the PCI bus id at the other end."""
 
     link: int
@@ -92,8 +92,16 @@ def looks_like_nvml(text: str) -> bool:
 
 
 def encode_facts(facts: NvmlFacts) -> str:
-    """The dump as JSON, same facts, same text."""
-    return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode() + "\n"
+    """The dump as JSON, one GPU and one pair a line; same facts, same text."""
+    parts = []
+    for field in NvmlFacts.__struct_fields__:
+        value = getattr(facts, field)
+        if field in ("gpus", "pairs") and value:
+            text = "[\n  " + ",\n  ".join(msgspec.json.encode(item).decode() for item in value) + "\n ]"
+        else:
+            text = msgspec.json.encode(value).decode()
+        parts.append(f' "{field}": {text}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def decode_facts(text: str) -> NvmlFacts:
