@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from coloc_topology.fit import fit_table
 from colocd.core.actions import Action, Hold, Note, Release
+from colocd.core.ground import Ground
 from colocd.core.need import counted, need, reserve
 from colocd.core.policy import Policy
-from colocd.core.reclaim import Ground, gpu_count
 from colocd.core.service import Mode, ServiceSpec
+from colocd.core.victims import gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, Node, View
 from colocd.core.wishes import is_wish
 
