@@ -82,6 +82,7 @@ def test_all_is_well() -> None:
         (quads(cores=""), "quads", OLD, ("warning", "cores-missing", "GPU 0-7 has no Cores")),
         (quads(cores="8-15 0-7"), "quads", OLD, ("warning", "cores-wrong", "Cores=8-15 of GPU 0 should be 0-7")),
         (quads(cores="0-15 0-15"), "quads", OLD, ("warning", "cores-wrong", "(and 7 more)")),
+        (quads(cores="0-7 8-16"), "quads", OLD, ("error", "cores-range", "of GPU 4 is beyond the 16 cores")),
         (quads(), "quads_swapped", OLD, ("warning", "order", "/dev/nvidia0, which is number 4 in PCI order")),
         (quads(files="45670123"), "quads", OLD, ("warning", "order", "which is number 4 in PCI order")),
         (quads(files="01234568"), "quads", OLD, ("error", "file", "no GPU with minor number 8")),

@@ -71,7 +71,8 @@ def gres(s: Subject, found: Findings) -> None:
     if s.detects is not None:
         said = [key for key in ("links", "cores") if any(getattr(gpu, key) is not None for gpu in s.gpus)]
         if said:
-            text = f"AutoDetect={s.detects} and lines with {' and '.join(k.title() for k in said)} both describe it; keep one"
+            both = f"AutoDetect={s.detects} and lines with {' and '.join(k.title() for k in said)} both describe it"
+            text = f"{both}; slurmd ignores a GPU whose line differs from what it finds, so keep one"
             found.warning("autodetect", text)
         return
     files = [file for file in s.files if file is not None]
@@ -97,10 +98,20 @@ def slurm(s: Subject, found: Findings) -> None:
         return
     if s.detects is None and count != len(s.gpus):
         found.error("count", f"gres.conf lists {len(s.gpus)} GPUs, but Slurm gives it {count}")
+    far = [gpu for gpu in s.gpus if beyond(s.node, gpu.cores)]
+    if far:
+        text = f"Cores={far[0].cores} of GPU {far[0].index} is beyond the {s.node.all_cores} cores that Slurm counts"
+        found.error("cores-range", f"{text}; Slurm takes that for an error")
     kinds = {kind for kind, _ in s.node.types}
     strange = sorted(kinds - {gpu.type for gpu in s.gpus})
     if kinds and "" not in kinds and strange and s.detects is None:
         found.error("types", f"Slurm expects GPUs of type {', '.join(strange)}, but gres.conf has none of them")
+
+
+def beyond(node: SlurmNode | None, cores: str | None) -> bool:
+    """Whether a core list names cores that Slurm does not count on the node."""
+    known = cpulist.ranges(cores or "")
+    return known is not None and node is not None and node.all_cores is not None and known[-1][1] >= node.all_cores
 
 
 def numbering(s: Subject) -> FileOrder:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from coloc_topology.check_facts import Subject, base, numbering, reordered, right_cores, uneven
+from coloc_topology.check_facts import Subject, base, beyond, numbering, reordered, right_cores, uneven
 from coloc_topology.errors import TopologyError
 from coloc_topology.gres_write import write_gres_conf
 from coloc_topology.nvml_shape import pci_order
@@ -52,7 +52,7 @@ def _cores(s: Subject, shape: Shape, order: Sequence[int], now: Sequence[int] | 
     """`Cores` in the new order; where the right ones cannot be told, those that gres.conf has."""
     had: dict[int, str | None] = {}
     if now is not None and s.detects is None and len(s.gpus) == len(now):
-        had = {nvml: gpu.cores for nvml, gpu in zip(now, s.gpus, strict=True)}
+        had = {n: gpu.cores for n, gpu in zip(now, s.gpus, strict=True) if not beyond(s.node, gpu.cores)}
     return tuple(
         right or had.get(nvml) for nvml, right in zip(order, right_cores(s, shape) or [None] * len(order), strict=True)
     )
