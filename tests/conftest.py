@@ -20,7 +20,11 @@ FOREVER = "#!/bin/bash\nwhile :; do sleep 0.2; done\n"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests marked `matrix` out unless they are asked for."""
+    """Leave the tests marked `matrix` out unless they are asked for, and skip what only root can do for anybody else."""
+    if os.getuid() != 0:
+        for item in items:
+            if item.get_closest_marker("root"):
+                item.add_marker(pytest.mark.skip("only root can submit jobs as several users"))
     if os.environ.get(MATRIX) != "1":
         left_out = [item for item in items if item.get_closest_marker("matrix")]
         items[:] = [item for item in items if item not in left_out]
@@ -31,18 +35,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was left out: nothing is skipped silently."""
     if os.environ.get(MATRIX) != "1":
         terminalreporter.write_line(f"tests marked `matrix` were left out: `make test-crash` ({MATRIX}=1) runs them")
+    if os.getuid() != 0:
+        terminalreporter.write_line("tests marked `root` were skipped: `make test` as root runs them, too")
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[PrivateCluster]:
-    """A live Slurm: 4 nodes of 8 GPUs in two quads, partitions `batch` and `online`. Fails where Slurm is not installed."""
+    """A live Slurm: 4 nodes of 8 GPUs in two quads, partitions `batch` and `online`. Fails where Slurm is not installed.
+
+    COLOC_TEST_SLURM_ROOT names a folder with a whole other system (debootstrap) whose Slurm is to be tested; needs root.
+    """
+    root = os.environ.get("COLOC_TEST_SLURM_ROOT") or None
     places = "/usr/sbin:/usr/local/sbin:/usr/bin"
     missing = [name for name in ("munged", "slurmctld", "slurmd") if shutil.which(name, path=places) is None]
-    if missing:
+    if missing and root is None:
         pytest.fail(f"{', '.join(missing)} missing: install the packages slurm-wlm and munge (`make test` does)")
     # Not below tmp_path: pytest closes that to other users, and jobs of other users need the cluster's files.
     directory = Path(tempfile.mkdtemp(prefix="coloc-slurm-"))
-    with PrivateCluster(directory) as up:
+    with PrivateCluster(directory, root=root) as up:
         yield up
 
 
@@ -60,7 +70,7 @@ class Live:
     def __init__(self, cluster: PrivateCluster, timeout: float = 20.0) -> None:
         self.cluster = cluster
         self.clock = SystemClock()
-        self.slurm = CliSlurm(SlurmConfig(conf=str(cluster.conf), timeout=timeout), self.clock)
+        self.slurm = CliSlurm(SlurmConfig(conf=str(cluster.conf), bin_dir=cluster.bin_dir, timeout=timeout), self.clock)
 
     def start(self, *options: str, script: str = FOREVER, user: str | None = None) -> str:
         """Submit with plain sbatch, as a user of the cluster would."""
@@ -99,3 +109,9 @@ class Live:
 def live(clean_cluster: PrivateCluster) -> Live:
     """`Live` on the clean shared cluster."""
     return Live(clean_cluster)
+
+
+@pytest.fixture
+def make_live() -> type[Live]:
+    """`Live` for a cluster that a test starts itself."""
+    return Live

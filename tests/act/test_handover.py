@@ -12,7 +12,6 @@ from colocd.errors import SlurmUnreachable
 from colocd.sim.program import Program
 from colocd.slurm.port import JobUpdate
 from colocd.store.records import HandoverState as S
-from colocd.store.records import ServiceRow
 
 
 @pytest.fixture
@@ -121,12 +120,11 @@ def test_node_dies_during_the_grace(rig: Rig) -> None:
 def test_replica_that_dies_at_once_is_given_up(rig: Rig) -> None:
     rig.programs["coloc-chat-0"] = Program(duration=0.0, exit_code=1)
     a = rig.batch("a", 8)
-    rig.store.put_service(ServiceRow(name="chat", spec="{}", applied_at=0.0))
     h = rig.drive(rig.start(0b11, (a,)))
     assert h.state is S.FAILED
     assert "ended as soon as it started" in h.data["abort"]
     assert rig.leftovers() == []
-    assert rig.store.services()[0].data["retry_at"] > rig.clock.now()
+    assert float(rig.store.setting("retry-at:chat") or 0) > rig.clock.now()
     assert any("gave up" in d.text for d in rig.store.decisions(f"handover:{h.id}"))
 
 

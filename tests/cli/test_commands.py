@@ -102,7 +102,7 @@ def test_snapshot(coloc: Coloc, backend: FakeBackend, tmp_path: Path) -> None:
 def test_services(coloc: Coloc, backend: FakeBackend, tmp_path: Path) -> None:
     good, bad = tmp_path / "chat.toml", tmp_path / "bad.toml"
     good.write_text('name = "chat"')
-    bad.write_text("broken")
+    bad.write_text('name = "broken"')
     assert coloc("service", "apply", str(good)).out == "chat applied\n"
     assert coloc("service", "apply", str(good), "--json").json == [{"name": "chat", "changed": True}]
     said = coloc("service", "apply", str(good), str(bad), str(good))

@@ -74,6 +74,7 @@ jobs = records(
     ever_released=st.booleans(),
     retry_at=maybe(times),
     ours=st.booleans(),
+    pinned=st.booleans(),
     saved=maybe(numbers),
     ended=maybe(text),
 )

@@ -19,6 +19,8 @@ from colocd.store.records import Decision, Handover, HandoverState
 log = logging.getLogger("colocd.act")
 
 FENCE_PREFIX = "coloc-"
+RETRY = "retry-at:"
+"""Settings with this prefix and a service's name: Unix seconds before which no placement of it is tried."""
 
 
 class Tools:
@@ -49,14 +51,14 @@ class Tools:
         shape = self.shape(node)
         return fit_table(shape) if shape is not None else None
 
-    def save(self, h: Handover, *, state: HandoverState | None = None, **data: Any) -> Handover:
-        """Write a handover with changed data and, when `state` is given, its new state and the time it entered it."""
+    def save(self, h: Handover, *, state: HandoverState | None = None, job: str | None = None, **data: Any) -> Handover:
+        """Write a handover with changed data and, when given, its new state (with the time) and its job."""
         now = self.clock.now()
         facts = {**h.data, **data}
         if state is not None and state is not h.state:
             facts["t"] = {**facts.get("t", {}), state.value: now}
             log.info("handover %d (%s/%d on %s): %s", h.id, h.service, h.slot, h.node, state.value)
-        changed = msgspec.structs.replace(h, state=state or h.state, updated_at=now, data=facts)
+        changed = msgspec.structs.replace(h, state=state or h.state, job=job or h.job, updated_at=now, data=facts)
         self.store.save_handover(changed)
         return changed
 
@@ -66,11 +68,11 @@ class Tools:
         self.store.add_decisions([Decision(at=self.clock.now(), subject=subject, kind=kind, text=text, data=data)])
 
     def pause_service(self, name: str) -> None:
-        """No placement of the service is tried for a while, after one failed."""
-        row = next((s for s in self.store.services() if s.name == name), None)
-        if row is not None:
-            data = {**row.data, "retry_at": self.clock.now() + self.policy.retry_after}
-            self.store.put_service(msgspec.structs.replace(row, data=data))
+        """No placement of the service is tried for a while, after one failed.
+
+        A setting of its own: writing the service's row here could undo what an operator applies at the same moment.
+        """
+        self.store.put_setting(f"{RETRY}{name}", repr(self.clock.now() + self.policy.retry_after))
 
     def call(self, h: Handover, kind: str, subject: str, call: Callable[[], Any], **payload: Any) -> Result[Any]:
         """A repeatable call of a handover, under the next free number of its kind."""

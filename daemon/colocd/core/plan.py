@@ -1,36 +1,62 @@
 """The plan: a pure function of the view. Same view, same plan, byte for byte."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
 from coloc_topology.shape import idx
 from colocd.core.actions import Action, Drain, Need, Note, Place, Plan
 from colocd.core.fill import fill
+from colocd.core.ground import Ground
+from colocd.core.index import PlannerIndex
+from colocd.core.joint import Spot
 from colocd.core.need import counted, need, needed
-from colocd.core.reclaim import Choice, Ground, choose, ground
+from colocd.core.reclaim import Choice, ground, make_choice
+from colocd.core.together import Want, place_all
 from colocd.core.view import Replica, ReplicaState, ServiceView, View
+from colocd.core.why import where
+from colocd.core.wishes import is_wish
+from colocd.core.wishes import subject as subject_of
 
 
-def plan(view: View) -> Plan:
-    """Map one view to one plan: replicas first (dearest service first), then drains, then batch jobs into what is left."""
+def plan(view: View, index: PlannerIndex | None = None) -> Plan:
+    """Map one view to one plan: replicas of all services together first, then drains, then batch jobs into what is left.
+
+    `index`: the planner's arrays from the last cycle, to save time; the plan is the same without.
+    """
     if view.paused is not None:
         return Plan(at=view.at, summary=f"paused: {view.paused}")
     services = sorted(view.services, key=lambda s: (-s.spec.priority, s.spec.name))
     needs = tuple(need(s, view.policy, view.at) for s in services)
-    land = ground(view)
+    land = ground(view, index)
     actions: list[Action] = []
     notes: list[Note] = []
-    hits: dict[str, int] = {}
+    wants: list[Want] = []
+    asked: list[tuple[ServiceView, Need]] = []
     for service, wanted in zip(services, needs, strict=True):
-        starts, told = _place(service, wanted, view, land, hits)
-        actions += starts
-        notes += told
+        note = _held_up(service, wanted, view)
+        if note is not None:
+            notes.append(note)
+        elif wanted.now > wanted.have:
+            wants.append(Want(service.spec, wanted.now - wanted.have))
+            asked.append((service, wanted))
+    placed: Counter[str] = Counter()
+    if wants:
+        joint = place_all(land, wants)
+        land = joint.land
+        for (service, wanted), spots in zip(asked, joint.spots, strict=True):
+            starts, told = _starts(service, wanted, view, spots, land)
+            actions += starts
+            notes += told
+            placed[service.spec.name] = len(spots)
+        if joint.gave_up:
+            text = "replicas were placed one service after the other; cheaper ways to place them together were not all tried"
+            notes.append(Note(subject="coloc", text=text))
     for service, wanted in zip(services, needs, strict=True):
         drained, told = _drain(service, wanted, view)
         actions += drained
         notes += told
-    placed = Counter(a.service for a in actions if isinstance(a, Place))
     filled, told = fill(view, land, placed)
     actions += filled
     notes += told
@@ -39,31 +65,43 @@ def plan(view: View) -> Plan:
     )
 
 
-def _place(
-    service: ServiceView, wanted: Need, view: View, land: Ground, hits: dict[str, int]
-) -> tuple[list[Action], list[Note]]:
-    """Placements for the replicas a service lacks; what they take is struck from `land`, so nothing is given twice."""
+def _held_up(service: ServiceView, wanted: Need, view: View) -> Note | None:
+    """Why a service that lacks replicas gets none in this plan; None: nothing is in the way."""
     spec = service.spec
-    subject = f"service:{spec.name}"
-    missing = wanted.now - wanted.have
-    if missing <= 0:
-        return [], []
+    subject = subject_of(spec.name)
+    if wanted.now <= wanted.have:
+        return None
     if service.retry_at is not None and service.retry_at > view.at:
         text = f"the last placement failed; the next is tried in {service.retry_at - view.at:.0f} s"
-        return [], [Note(subject=subject, text=text)]
+        return Note(subject=subject, text=text)
+    return None
+
+
+def _starts(
+    service: ServiceView, wanted: Need, view: View, spots: Sequence[Spot], land: Ground
+) -> tuple[list[Action], list[Note]]:
+    """Placements for the replicas that can start now, and notes on those that wait or have no place."""
+    spec = service.spec
+    subject = subject_of(spec.name)
     used = {r.slot for r in service.replicas} | {h.slot for h in view.handovers if h.service == spec.name}
     actions: list[Action] = []
-    for _ in range(missing):
-        choice, reasons = choose(spec, view, land, hits)
-        if choice is None:
-            where = "; ".join(f"{node} {reason}" for node, reason in sorted(reasons.items())) or "there are no nodes"
-            text = f"needs {wanted.now} replicas and has {wanted.have + len(actions)}: {where}"
-            return actions, [Note(subject=subject, text=text)]
+    notes: list[Note] = []
+    waiting: list[str] = []
+    for spot in spots:
+        choice = make_choice(spot, spec, land)
+        if choice.waits:
+            waiting.append(f"{choice.node} GPUs {idx(choice.gpus)}")
+            continue
         slot = min(set(range(len(used) + 1)) - used)
         used.add(slot)
         actions.append(_place_action(service, slot, wanted, choice))
-        _strike(choice, land, hits)
-    return actions, []
+    if waiting:
+        text = f"{len(waiting)} of its replicas wait for GPUs that handovers under way free: {', '.join(waiting)}"
+        notes.append(Note(subject=subject, text=text))
+    if len(spots) < wanted.now - wanted.have:
+        text = f"needs {wanted.now} replicas and has {wanted.have + len(spots)}: {where(spec, land)}"
+        notes.append(Note(subject=subject, text=text))
+    return actions, notes
 
 
 def _place_action(service: ServiceView, slot: int, wanted: Need, choice: Choice) -> Place:
@@ -86,16 +124,6 @@ def _place_action(service: ServiceView, slot: int, wanted: Need, choice: Choice)
     )
 
 
-def _strike(choice: Choice, land: Ground, hits: dict[str, int]) -> None:
-    """Lease the choice's GPUs and close its node: one handover a node at a time keeps the free set in hand."""
-    land.free[choice.node] &= ~choice.gpus
-    land.closed[choice.node] = "has a handover under way"
-    for ref in choice.victims:
-        job = land.victims.pop(ref)
-        land.barred[ref] = "gives up its GPUs already"
-        hits[job.user] = hits.get(job.user, 0) + 1
-
-
 def _drain(service: ServiceView, wanted: Need, view: View) -> tuple[list[Action], list[Note]]:
     """Drains of the replicas that are not needed now nor soon, once the load has been low for long enough."""
     spec, policy = service.spec, view.policy
@@ -111,7 +139,7 @@ def _drain(service: ServiceView, wanted: Need, view: View) -> tuple[list[Action]
         if over > 0 and (low_for is None or low_for < policy.scale_down_after):
             left = policy.scale_down_after - (low_for or 0.0)
             text = f"has {over} replicas more than it needs; waits another {left:.0f} s before it drains them"
-            return [], [Note(subject=f"service:{spec.name}", text=text)]
+            return [], [Note(subject=subject_of(spec.name), text=text)]
     candidates = sorted((r for r in counted(service) if r.state is not ReplicaState.PLACING), key=_drain_order)
     why = wanted.why if service.removed else f"{wanted.why}; needs {wanted.now}, has {wanted.have}"
     return [Drain(service=spec.name, slot=r.slot, why=why) for r in candidates[: max(0, over)]], []
@@ -129,7 +157,7 @@ def _summary(view: View, actions: list[Action], needs: tuple[Need, ...]) -> str:
         kind = type(action).__name__.lower()
         kinds[kind] = kinds.get(kind, 0) + 1
     doing = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "nothing to do"
-    short = [f"{n.service} {n.have}/{n.now}" for n in needs]
+    short = [f"{n.service} {n.have}/{n.now}" for n in needs if not is_wish(n.service)]
     free = sum(n.free.bit_count() for n in view.nodes)
     total = sum(n.gpus for n in view.nodes)
     return f"{doing}; {free} of {total} GPUs free" + (f"; replicas {', '.join(short)}" if short else "")
@@ -144,11 +172,12 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
         mine = (
             (kind == "job" and (record.get("job") == name or name in record.get("victims", ())))
             or (kind == "service" and record.get("service") == name)
+            or record.get("service") == subject
             or (kind == "node" and (record.get("node") == name or name in record.get("nodes", ())))
         )
         if mine:
             told.append(f"{record['type']}: {action.why}")
-    told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == f"service:{n.service}"]
+    told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == subject_of(n.service)]
     told += [note.text for note in result.notes if note.subject == subject]
     if kind == "job":
         land = ground(view)

@@ -1,7 +1,7 @@
 """Submission and change of virtual jobs: what Slurm accepts, and what it refuses."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from colocd.core.view import Held, Job, JobState
 from colocd.errors import SlurmRefused
@@ -14,47 +14,60 @@ from colocd.slurm.port import JobUpdate, Submission
 class Intake:
     """Checks requests and carries them to the engine. Users get their uids in order of appearance, from 1000 on."""
 
-    def __init__(self, engine: Engine, program_for: Callable[[Job], Program]) -> None:
+    def __init__(
+        self, engine: Engine, program_for: Callable[[Job], Program], users: Collection[str] | None = None
+    ) -> None:
         self._engine = engine
+        self._users = users
         self._program_for = program_for
         self._uids = {"root": 0}
         self._number = 0
 
     def submit(self, sub: Submission, engine: Engine) -> str:
-        """Take a job or a job array in; returns its ref. Raises `SlurmRefused`."""
+        """Take a job or a job array in; returns its ref. Raises `SlurmRefused`.
+
+        A job that no node can ever run is refused, and yet it is there afterwards, as one that has failed.
+        """
         wanted = self._nodes_wanted(sub)
-        self._check(sub, wanted)
+        self._check(sub)
         try:
             tasks = array_tasks(sub.options)
         except ValueError as error:
             raise SlurmRefused("sbatch: Invalid job array specification") from error
         self._number += 1
-        user = sub.user or "root"
-        uid = self._uids.setdefault(user, 999 + len(self._uids))
-        exclude = option(sub.options, "exclude")
-        for task in tasks if tasks is not None else (None,):
-            job = VJob(
-                ref=f"{self._number}" if task is None else f"{self._number}_{task}",
-                number=self._number,
-                order=self._number * 100_000 + (task or 0),
-                sub=sub,
-                user=user,
-                uid=uid,
-                program=Program(),
-                submitted=engine.wall,
-                nodes_wanted=wanted,
-                comment=sub.comment,
-                requeue=sub.requeue,
-                required=sub.nodes,
-                reservation=sub.reservation,
-                nice=int(option(sub.options, "nice") or 0),
-                excluded=tuple(exclude.split(",")) if exclude else (),
-                held=Held.USER if sub.held else Held.NO,
-            )
-            job.work.at = engine.at
-            job.program = self._program_for(job.show())
+        if not self._possible(sub, wanted):
+            job = self._job(sub, None, wanted)
             engine.add(job)
+            engine.finish(job, JobState.FAILED, "BadConstraints")
+            raise SlurmRefused("sbatch: Batch job submission failed: Requested node configuration is not available")
+        for task in tasks if tasks is not None else (None,):
+            engine.add(self._job(sub, task, wanted))
         return f"{self._number}"
+
+    def _job(self, sub: Submission, task: int | None, wanted: int) -> VJob:
+        user = sub.user or "root"
+        exclude = option(sub.options, "exclude")
+        job = VJob(
+            ref=f"{self._number}" if task is None else f"{self._number}_{task}",
+            number=self._number,
+            order=self._number * 100_000 + (task or 0),
+            sub=sub,
+            user=user,
+            uid=self._uids.setdefault(user, 999 + len(self._uids)),
+            program=Program(),
+            submitted=self._engine.wall,
+            nodes_wanted=wanted,
+            comment=sub.comment,
+            requeue=sub.requeue,
+            required=sub.nodes,
+            reservation=sub.reservation,
+            nice=int(option(sub.options, "nice") or 0),
+            excluded=tuple(exclude.split(",")) if exclude else (),
+            held=Held.USER if sub.held else Held.NO,
+        )
+        job.work.at = self._engine.at
+        job.program = self._program_for(job.show())
+        return job
 
     @staticmethod
     def _nodes_wanted(sub: Submission) -> int:
@@ -62,21 +75,28 @@ class Intake:
         text = option(sub.options, "nodes") or (short[-1] if short else None)
         return max(int(text) if text is not None else 1, len(sub.nodes))
 
-    def _check(self, sub: Submission, wanted: int) -> None:
+    def check_user(self, user: str) -> None:
+        """Raise `SlurmRefused` when there is no such user."""
+        if self._users is not None and user not in self._users:
+            raise SlurmRefused(f"Invalid user id: {user}")
+
+    def _check(self, sub: Submission) -> None:
         engine = self._engine
         if not sub.script.startswith("#!"):
             raise SlurmRefused("sbatch: This does not look like a batch script")
+        self.check_user(sub.user or "root")
         partition = engine.partitions.get(sub.partition)
         if partition is None:
             raise SlurmRefused("sbatch: Batch job submission failed: Invalid partition name specified")
         if any(name not in engine.nodes for name in sub.nodes):
             raise SlurmRefused("sbatch: Batch job submission failed: Invalid node name specified")
         self._check_reservation(sub.reservation, sub.user or "root")
-        nodes = [engine.nodes[name] for name in partition.nodes]
-        kinds = [n.types if sub.gpu_type is None else [t for t in n.types if t == sub.gpu_type] for n in nodes]
-        able = [n for n, kind in zip(nodes, kinds, strict=True) if len(kind) >= sub.gpus and n.cpus >= sub.cpus]
-        if len(able) < wanted or any(name not in {n.name for n in able} for name in sub.nodes):
-            raise SlurmRefused("sbatch: Batch job submission failed: Requested node configuration is not available")
+
+    def _possible(self, sub: Submission, wanted: int) -> bool:
+        """Whether enough nodes have GPUs enough. Cores do not count here: a job that wants too many waits for ever."""
+        nodes = [self._engine.nodes[name] for name in self._engine.partitions[sub.partition].nodes]
+        able = {n.name for n in nodes if sum(sub.gpu_type in (None, kind) for kind in n.types) >= sub.gpus}
+        return len(able) >= wanted and able.issuperset(sub.nodes)
 
     def _check_reservation(self, name: str | None, user: str) -> None:
         if name is None:

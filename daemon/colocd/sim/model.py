@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from coloc_topology.shape import Shape
-from colocd.core.comment import parse_comment
+from colocd.core.comment import parse_comment, parse_request
 from colocd.core.view import Held, Job, JobState, Node
 from colocd.sim.gpus import Socket
 from colocd.sim.program import Program, Work
@@ -75,9 +75,10 @@ class VJob:
             partition=sub.partition,
             state=self.state,
             reason=self.reason,
-            gpus=dict(self.gpus),
+            # Slurm 22.05 blanks the indices as soon as a job completes, before its processes have gone.
+            gpus=None if self.state is JobState.COMPLETING and sub.gpus else dict(self.gpus),
             gpus_requested=sub.gpus * self.nodes_wanted,
-            gpus_per_node=sub.gpus or None,
+            gpus_per_node=sub.gpus if sub.gpus or self.nodes_wanted == 1 else None,
             nodes_requested=self.nodes_wanted,
             cpus_requested=sub.cpus * self.nodes_wanted,
             submitted=self.submitted,
@@ -85,11 +86,12 @@ class VJob:
             ends=ends,
             time_limit=limit,
             restarts=self.restarts,
-            held=self.held,
+            held=self.held if self.state is JobState.PENDING else Held.NO,
             required_nodes=self.required,
             reservation=self.reservation,
             comment=self.comment,
             checkpoint=parse_comment(self.comment),
+            request=parse_request(self.comment),
             uid=self.uid,
         )
 

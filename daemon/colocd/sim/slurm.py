@@ -1,6 +1,6 @@
 """`VirtualSlurm`: the port's fake, for tests and the simulator. Deterministic; time comes from the clock alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from coloc_topology.shape import Shape
 from colocd.clock import Clock
@@ -22,6 +22,7 @@ class VirtualSlurm(Faulty):
 
     `partitions` without nodes have all of them. `types`: gres type per node, one for all its GPUs or one each; default
     `h100`. `cpus`: cores of each node. `program_for(job)` says what a job does (the job as it is when submitted).
+    `users`: who exists (None: everybody).
     `spread_single` is `GpuChoice.by_socket`; for `links_inverted` see there. Delays are seconds; `sched_delay` lies between
     a change and the scheduler's next pass. See `Faulty` for faults.
     """
@@ -41,6 +42,7 @@ class VirtualSlurm(Faulty):
         sched_delay: float = 0.0,
         links_inverted: bool = False,
         spread_single: bool = True,
+        users: Collection[str] | None = None,
         program_for: Callable[[Job], Program] = lambda job: ENDLESS,
     ) -> None:
         super().__init__(clock)
@@ -54,7 +56,7 @@ class VirtualSlurm(Faulty):
             nodes[name] = VNode(name, shape, cpus, each, member, sockets_of(shape, cpus))
         timing = Timing(kill_wait=kill_wait, requeue_delay=requeue_delay, remember=remember, sched_delay=sched_delay)
         self._engine = Engine(clock, nodes, parts, GpuChoice(spread_single, links_inverted), timing)
-        self._intake = Intake(self._engine, program_for)
+        self._intake = Intake(self._engine, program_for, users)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -67,14 +69,14 @@ class VirtualSlurm(Faulty):
         return Cluster(
             version=self.version,
             nodes=tuple(node.show() for node in engine.nodes.values()),
-            jobs=tuple(self._show(job) for job in engine.jobs.values()),
+            jobs=tuple(job.shown or job.show() for job in engine.jobs.values()),
             partitions=tuple(engine.partitions.values()),
             reservations=tuple(engine.reservations.values()),
         )
 
     def jobs(self, refs: Sequence[str]) -> dict[str, Job]:
         """See `SlurmPort.jobs`."""
-        return self._read("jobs", (tuple(refs),), lambda: {j.ref: self._show(j) for j in self._known(refs)})
+        return self._read("jobs", (tuple(refs),), lambda: {j.ref: j.show() for j in self._known(refs)})
 
     def node(self, name: str) -> Node:
         """See `SlurmPort.node`."""
@@ -89,7 +91,7 @@ class VirtualSlurm(Faulty):
         return self._read(
             "find",
             (comment_token,),
-            lambda: tuple(self._show(j) for j in self._now().jobs.values() if comment_token in j.comment),
+            lambda: tuple(j.show() for j in self._now().jobs.values() if comment_token in j.comment),
         )
 
     def work(self, ref: str) -> Work:
@@ -123,15 +125,13 @@ class VirtualSlurm(Faulty):
         self._change("update", (ref, change), lambda: self._each([ref], lambda j: self._intake.update(j, change)), None)
 
     def signal(self, refs: Sequence[str], signal: str, to: str) -> None:
-        """See `SlurmPort.signal`."""
+        """See `SlurmPort.signal`. Jobs that wait get none, which is no error; ended ones are refused."""
         args = (tuple(refs), signal, to)
         self._change("signal", args, lambda: self._each(refs, lambda j: self._signal(j, signal, to)), None)
 
     def _signal(self, job: VJob, signal: str, to: str) -> None:
         if job.state in ENDED:
             raise SlurmRefused(f"job {job.ref}: Invalid job id specified")
-        if job.state is JobState.PENDING:
-            raise SlurmRefused(f"job {job.ref}: Job can not be altered now, try again later")
         self._engine.signal(job, signal, to)
 
     def requeue(self, refs: Sequence[str], *, hold: bool) -> None:
@@ -158,12 +158,14 @@ class VirtualSlurm(Faulty):
 
     def reserve(self, name: str, node: str, users: Sequence[str], minutes: int) -> None:
         """See `SlurmPort.reserve`."""
-        args = (name, node, tuple(users), minutes)
+        args = (name, node, tuple(users), max(1, minutes))
         self._change("reserve", args, lambda: self._reserve(*args), None)
 
     def _reserve(self, name: str, node: str, users: tuple[str, ...], minutes: int) -> None:
         found = self._node(name=node)
         engine = self._engine
+        for user in users:
+            self._intake.check_user(user)
         if name in engine.reservations:
             raise SlurmRefused(f"reservation {name}: Reservation name already exists")
         if found.reservation is not None:
@@ -191,7 +193,7 @@ class VirtualSlurm(Faulty):
         with self._lock:
             for job in self._known([ref]):
                 if user not in (job.user, "root"):
-                    raise SlurmRefused(f"job {ref}: Access/permission denied")
+                    raise SlurmRefused(f"job {ref}: Invalid user id")
             self._each([ref], lambda j: self._intake.update(j, JobUpdate(comment=comment)))
 
     def checkpointed(self, ref: str, *, saved: float | None = None, yielded: float | None = None) -> None:
@@ -227,9 +229,6 @@ class VirtualSlurm(Faulty):
     def _now(self) -> Engine:
         self._engine.advance()
         return self._engine
-
-    def _show(self, job: VJob) -> Job:
-        return job.show()
 
     def _node(self, name: str) -> VNode:
         node = self._now().nodes.get(name)

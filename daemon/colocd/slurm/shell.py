@@ -35,6 +35,7 @@ class Shell:
     def __init__(self, config: SlurmConfig) -> None:
         self._bin_dir = config.bin_dir
         self._timeout = config.timeout
+        self._conf = config.conf
         self._lock = threading.Lock()
         conf = config.conf or os.environ.get("SLURM_CONF")
         self._environment = {
@@ -56,6 +57,10 @@ class Shell:
     def _run(self, argv: Sequence[str], text: bytes, files: Sequence[int], *, changing: bool) -> str:
         name = argv[0]
         program = os.path.join(self._bin_dir, name) if self._bin_dir else name
+        if self._conf is not None and not os.access(self._conf, os.R_OK):
+            # Without this the commands would look for a configuration server in the network, for 10 s and more.
+            hint = "correct `slurm.conf` in the configuration, or remove it where Slurm finds its own"
+            raise SlurmUnreachable(f"{self._conf} cannot be read", hint=hint)
         with self._lock:
             try:
                 done = subprocess.run(

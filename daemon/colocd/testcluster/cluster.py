@@ -16,7 +16,7 @@ from colocd.clock import Clock, SystemClock
 from colocd.errors import ColocError
 from colocd.testcluster import place, ports, processes
 from colocd.testcluster.daemons import COMMAND_TIMEOUT, Daemons
-from colocd.testcluster.spec import Spec
+from colocd.testcluster.spec import Spec, release_of
 
 START_TIMEOUT = 60.0
 Done = subprocess.CompletedProcess[str]
@@ -81,6 +81,11 @@ class PrivateCluster:
         return Path(self.spec.base) / "work"
 
     @property
+    def bin_dir(self) -> str | None:
+        """Where the client commands for this cluster are; None: on PATH."""
+        return self.spec.bin_dir if self.spec.root is None else str(Path(self.spec.base) / "bin")
+
+    @property
     def daemons(self) -> Daemons:
         """The cluster's daemons, one by one."""
         return Daemons(self.spec, self.environment, self.clock)
@@ -89,10 +94,8 @@ class PrivateCluster:
     def environment(self) -> dict[str, str]:
         """The environment for client commands; nothing of the caller's but PATH."""
         path = [os.environ.get("PATH", "/usr/bin:/bin"), "/usr/local/sbin", "/usr/sbin", "/sbin"]
-        if self.spec.bin_dir is not None:
-            path[:0] = [self.spec.bin_dir, os.path.normpath(os.path.join(self.spec.bin_dir, "..", "sbin"))]
-        if self.spec.root is not None:
-            path.insert(0, str(Path(self.spec.base) / "bin"))
+        if self.bin_dir is not None:
+            path[:0] = [self.bin_dir, os.path.normpath(os.path.join(self.bin_dir, "..", "sbin"))]
         return {"SLURM_CONF": str(self.conf), "TZ": "UTC", "LC_ALL": "C", "PATH": ":".join(path)}
 
     def run(self, *argv: str, check: bool = True, text: str = "", user: str | None = None) -> Done:
@@ -101,9 +104,20 @@ class PrivateCluster:
         Raises `ColocError` when it fails and `check` is true, or when it does not end in 30 s.
         """
         who = pwd.getpwnam(user) if user is not None else None
+        words = list(argv)
+        if who is not None and self.spec.root is not None:  # only root may change the root
+            words = [
+                "chroot",
+                f"--userspec={who.pw_uid}:{who.pw_gid}",
+                self.spec.root,
+                "/usr/bin/env",
+                f"PATH={place.PATH}",
+                *argv,
+            ]
+            who = None
         try:
             done = subprocess.run(
-                argv,
+                words,
                 input=text,
                 capture_output=True,
                 text=True,
@@ -152,7 +166,9 @@ class PrivateCluster:
         self.spec = msgspec.structs.replace(self.spec, port=port)
         place.save(self.directory, self.spec)
         place.write(self.directory, self.spec)
-        self.spec = msgspec.structs.replace(self.spec, release=self._release())
+        self.spec = msgspec.structs.replace(
+            self.spec, release=release_of(self.run("slurmctld", "-V").stdout), loopback=ports.loopback()
+        )
         place.save(self.directory, self.spec)
         place.write(self.directory, self.spec)
         for name in ("munge", "slurmctld", *(f"slurmd-{node}" for node in self.spec.names)):
@@ -251,14 +267,6 @@ class PrivateCluster:
             states = ", ".join(f"{name} {state}" for name, state in self._states().items())
             text = f"the test cluster's nodes do not come up ({states}): {self.daemons.tail('slurmctld')}"
             raise ColocError(text, hint=self._see)
-
-    def _release(self) -> tuple[int, int]:
-        """Slurm's release: `slurm-wlm 22.05.8` gives (22, 5)."""
-        said = self.run("slurmctld", "-V").stdout
-        found = re.search(r"(\d+)\.(\d+)", said)
-        if found is None:
-            raise ColocError(f"slurmctld does not say its version but {said!r}", hint="check the Slurm packages")
-        return int(found.group(1)), int(found.group(2))
 
     def _at_exit(self, owner: int) -> None:
         if os.getpid() == owner:  # not in a forked child

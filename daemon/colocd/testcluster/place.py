@@ -31,6 +31,10 @@ COMMANDS = (
     ),
     *("sacct", "sprio", "sdiag", "strigger"),
 )
+PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH inside another system."""
+SHARED = ("/proc", "/dev", "/etc/hosts")
+"""What the other system sees of this one; Slurm's daemons look up the name of the host."""
 FOLDERS = {"bin": 0o755, "gpu": 0o755, "log": 0o755, "run": 0o755, "spool": 0o755, "state": 0o700, "work": 0o1777}
 
 
@@ -87,30 +91,55 @@ def load(directory: Path) -> Spec:
 def remove(directory: Path, spec: Spec) -> None:
     """Remove the directory and what lies outside of it: mounts and the short link."""
     if spec.root is not None:
-        for inner in (spec.base, "/dev", "/proc"):
-            where = spec.root + inner
-            if os.path.ismount(where):
-                subprocess.run(["umount", "-l", where], check=False, capture_output=True)
-        if os.path.isdir(spec.root + spec.base) and not os.path.ismount(spec.root + spec.base):
-            os.rmdir(spec.root + spec.base)
+        _leave(spec.root, spec.base)
     if spec.base != str(directory):
         shutil.rmtree(Path(spec.base).parent, ignore_errors=True)
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def _mounts(root: str) -> list[str]:
+    """Mount points below the folder. (`os.path.ismount` does not see bind mounts inside one file system.)"""
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    real = os.path.realpath(root)
+    return [
+        point
+        for point in (re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), p) for p in points)
+        if point.startswith(f"{real}/")
+    ]
+
+
 def _enter(directory: Path, spec: Spec) -> None:
     """Make the directory visible inside the other system, and wrappers that run its commands in there."""
     assert spec.root is not None
-    for source, inner in (("/proc", "/proc"), ("/dev", "/dev"), (str(directory), spec.base)):
-        where = spec.root + inner
-        if os.path.ismount(where):
+    root = os.path.realpath(spec.root)
+    for source, inner in (*((shared, shared) for shared in SHARED), (str(directory), spec.base)):
+        where = root + inner
+        if where in _mounts(root):
             continue
-        os.makedirs(where, exist_ok=True)
+        if os.path.isdir(source):
+            os.makedirs(where, exist_ok=True)
+        else:
+            Path(where).touch()
         done = subprocess.run(["mount", "--bind", source, where], check=False, capture_output=True, text=True)
         if done.returncode:
-            raise ColocError(f"cannot mount {source} in {spec.root}: {done.stderr.strip()}", hint="run as root")
+            raise ColocError(f"cannot mount {source} in {root}: {done.stderr.strip()}", hint="run it as root")
     for name in COMMANDS:
         wrapper = directory / "bin" / name
-        # The caller's folder is kept where the other system has it, too: sbatch starts jobs there.
-        wrapper.write_text(f'#!/bin/sh\nexec chroot {shlex.quote(spec.root)} {name} "$@"\n')
+        # A PATH of its own: the caller's begins with these wrappers.
+        wrapper.write_text(f'#!/bin/sh\nexec chroot {shlex.quote(root)} /usr/bin/env PATH={PATH} {name} "$@"\n')
         wrapper.chmod(0o755)
+
+
+def _leave(root: str, base: str) -> None:
+    """Undo the mounts; those that other clusters in the same system need stay."""
+    root = os.path.realpath(root)
+    shared = {root + path for path in SHARED}
+    mine = root + base
+    others = {
+        point for point in _mounts(root) if not any(point == s or point.startswith(f"{s}/") for s in {*shared, mine})
+    }
+    for point in [mine] if others else [mine, *shared]:
+        if point in _mounts(root):
+            subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+    if os.path.isdir(mine) and mine not in _mounts(root):
+        os.rmdir(mine)

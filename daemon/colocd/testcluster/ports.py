@@ -89,3 +89,12 @@ def release(port: int) -> None:
     """Give a block back; one that is not reserved is no error."""
     with contextlib.suppress(OSError):
         (_folder() / str(port)).unlink()
+
+
+def loopback() -> str | None:
+    """The address of this host's own name if it is a loopback address; None: it is not, or the name has no address."""
+    try:
+        address = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return None
+    return address if address.startswith("127.") else None

@@ -1,11 +1,13 @@
 """What a throw-away cluster consists of, and the configuration files that follow from it. Pure text, no I/O."""
 
 import itertools
+import re
 
 import msgspec
 
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import Level, Shape, quads
+from colocd.errors import ColocError
 
 CORES_PER_SOCKET = 8
 
@@ -15,6 +17,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     `base` is the path that stands in Slurm's files: the directory itself, or a short link to it. `port` is slurmctld's;
     node k listens on `port + k`. `bin_dir`: where the commands are; `root`: a folder with a whole system to chroot into.
+    `loopback`: the address of this host's own name, if that is a loopback address: the daemons can only be told to
+    listen on that name. Otherwise they listen on all addresses, and the cluster's own munge key keeps strangers out.
     """
 
     base: str
@@ -31,6 +35,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     bin_dir: str | None = None
     root: str | None = None
     release: tuple[int, int] = (22, 5)
+    loopback: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,26 +65,34 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(order.index(item) for item in near) or (0,) * shape.gpus
 
 
+def release_of(said: str) -> tuple[int, int]:
+    """Slurm's release from `slurmctld -V`: `slurm-wlm 22.05.8` gives (22, 5)."""
+    found = re.search(r"(\d+)\.(\d+)", said)
+    if found is None:
+        raise ColocError(f"slurmctld does not say its version but {said.strip()!r}", hint="check the Slurm packages")
+    return int(found.group(1)), int(found.group(2))
+
+
 def slurm_conf(spec: Spec) -> str:
     """The text of slurm.conf."""
-    base, nodes = spec.base, f"n[1-{spec.nodes}]"
+    base, nodes, address = spec.base, f"n[1-{spec.nodes}]", spec.loopback or "127.0.0.1"
     kinds = [
         f"gpu:{kind}:{len(list(run))}" if kind else f"gpu:{len(list(run))}"
         for kind, run in itertools.groupby(sorted(spec.types))
     ]
     preempt = ["PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE"] if spec.preempt else []
     node_line = (
-        f"NodeName={nodes} NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{spec.port + 1}-{spec.port + spec.nodes}]"
+        f"NodeName={nodes} NodeHostname=localhost NodeAddr={address} Port=[{spec.port + 1}-{spec.port + spec.nodes}]"
         f" SocketsPerBoard={max(spec.sockets, default=0) + 1} CoresPerSocket={CORES_PER_SOCKET} RealMemory=1000"
         f" Gres={','.join(kinds)} State=UNKNOWN"
     )
     lines = [
         "ClusterName=coloctest",
-        "SlurmctldHost=localhost(127.0.0.1)",
+        f"SlurmctldHost=localhost({address})",
         f"SlurmUser={spec.user}",
         f"SlurmdUser={spec.user}",
         f"SlurmctldPort={spec.port}",
-        "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny",
+        *(["CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"] if spec.loopback else []),
         "AuthType=auth/munge",
         "CredType=cred/munge",
         # Without cred_expire a requeued job waits 121 s before it may start again.
@@ -100,7 +113,7 @@ def slurm_conf(spec: Spec) -> str:
         "MpiDefault=none",
         "PropagateResourceLimits=NONE",
         f"KillWait={spec.kill_wait}",
-        "SchedulerParameters=bf_interval=2,sched_interval=2,sched_min_interval=100000",
+        "SchedulerParameters=batch_sched_delay=0,bf_interval=2,sched_interval=2,sched_min_interval=100000",
         *preempt,
         node_line,
         f"PartitionName=batch Nodes={nodes} PriorityTier=1 Default=YES",

@@ -1,0 +1,286 @@
+"""What a plan may still use, while it is made: free GPUs, evictable jobs with their cost, open nodes, GPUs that come free."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from coloc_topology.shape import Level
+from colocd.core.index import NO_FACTS, Bools, Ints, PlannerIndex
+from colocd.core.search import COST_SCALE, JOBS_BITS, NEVER, NodeSearch, node_search
+from colocd.core.service import Mode, ServiceSpec
+from colocd.core.victims import MAX_COST, barred, eviction_cost
+from colocd.core.view import Job, View
+
+
+class Request(NamedTuple):
+    """What the search on one node must know of a service; services with equal requests share their keys."""
+
+    gpus: int
+    level: Level
+    strict: bool
+
+    @classmethod
+    def of(cls, spec: ServiceSpec) -> "Request":
+        """The request that a service makes for one replica."""
+        return cls(spec.gpus_per_replica, spec.level, spec.mode is Mode.GUARANTEED)
+
+
+class Found(NamedTuple):
+    """The best candidate on each node, as far as it was worked out: key of all, the rest where `known`."""
+
+    key: Ints
+    gpus: Ints
+    damage: Ints
+    strength: Ints
+    known: Bools
+
+
+class Ground:
+    """Mutable state of one plan over an index, which it leaves alone. Node and job rows are the index's.
+
+    `later[n]`: GPUs of node n that come free without any further eviction, once a handover is through that is open or planned.
+    """
+
+    def __init__(self, view: View, index: PlannerIndex) -> None:
+        self.view, self.index = view, index
+        self.free_masks: Ints = index.free.copy()
+        self.open: Bools = index.open.copy()
+        self._reachable: Bools = index.open.copy()
+        self.later: Ints = np.zeros(len(index.nodes), dtype=np.int64)
+        self.why_closed: dict[int, str] = {}
+        self.hits: Ints = np.zeros(max(1, len(index.users)), dtype=np.int64)
+        self.gone: set[str] = {ref for h in view.handovers for ref in h.victims}
+        self._ok, self._cost = self._jobs()
+        self._masks: Ints = np.where(self._ok[index.holder_job], index.holder_mask, 0)
+        self._costs: Ints = self._cost[index.holder_job]
+        self._found: dict[Request, Found] = {}
+        self._lease()
+
+    def _jobs(self) -> tuple[Bools, Ints]:
+        """Per job row: whether it may be evicted now, and its key; the same numbers as `eviction_cost` gives."""
+        index, policy, at = self.index, self.view.policy, self.view.at
+        size = len(index.jobs)
+        started, saved = index.started[:size], index.saved[:size]
+        since = np.maximum(np.where(started <= at, started, -np.inf), np.where(saved <= at, saved, -np.inf))
+        lost = np.minimum(policy.max_unsaved, at - since) + index.restart[:size]
+        cost = np.minimum(MAX_COST, lost * index.gpus[:size] + policy.eviction_cost)
+        ok: Bools = started + policy.protected_runtime - at <= 0
+        ok &= index.alive[:size]
+        for ref in self.gone:
+            if ref in index.job_row:
+                ok[index.job_row[ref]] = False
+        milli: Ints = np.rint(cost * COST_SCALE).astype(np.int64)
+        return ok, (milli << JOBS_BITS) | 1
+
+    def _lease(self) -> None:
+        """GPUs that open handovers want are out of bounds; what else their victims free comes later."""
+        index, view = self.index, self.view
+        if not view.handovers:
+            return
+        wanted: dict[int, int] = {}
+        for handover in view.handovers:
+            if handover.node in index.row:
+                i = index.row[handover.node]
+                wanted[i] = wanted.get(i, 0) | handover.want
+                self.later[i] |= index.free[i]
+                self._close(i, "has a handover under way")
+        for i in wanted:
+            node = index.nodes[i]
+            self._reachable[i] = node.up and node.used is not None and not node.reserved
+        for ref in sorted(self.gone & index.known.keys()):
+            self._comes_free(index.known[ref])
+        for i, want in wanted.items():
+            self.free_masks[i] &= ~want
+            self.later[i] &= ~want
+
+    def _close(self, i: int, why: str) -> None:
+        self.open[i] = False
+        self.why_closed.setdefault(i, why)
+
+    def _comes_free(self, job: Job) -> list[int]:
+        """Count the GPUs of a job that is to go as coming free; returns the rows of its nodes."""
+        rows = [self.index.row[name] for name in job.gpus or () if name in self.index.row]
+        for i in rows:
+            if self._reachable[i]:
+                self.later[i] |= (job.gpus or {})[self.index.nodes[i].name]
+        return rows
+
+    def copy(self) -> "Ground":
+        """A second state that starts where this one stands."""
+        twin = object.__new__(Ground)
+        twin.view, twin.index = self.view, self.index
+        for name in ("free_masks", "open", "later", "hits", "_ok", "_masks"):
+            setattr(twin, name, getattr(self, name).copy())
+        twin._cost, twin._costs, twin._reachable = self._cost, self._costs, self._reachable
+        twin.why_closed, twin.gone = dict(self.why_closed), set(self.gone)
+        twin._found = {
+            request: Found(f.key.copy(), f.gpus.copy(), f.damage.copy(), f.strength.copy(), f.known.copy())
+            for request, f in self._found.items()
+        }
+        return twin
+
+    # -- what there is -----------------------------------------------------------------------------------------------
+
+    def search(self, i: int, request: Request) -> NodeSearch | None:
+        """The search for a node's shape; None: its topology is unknown."""
+        shape = int(self.index.shape[i])
+        if shape < 0:
+            return None
+        return node_search(self.index.tables[shape], request.gpus, request.level, request.strict)
+
+    def content(self, i: int) -> tuple[int, Ints, Ints]:
+        """Free GPUs, and GPUs and keys of the evictable jobs of one node."""
+        return int(self.free_masks[i]), self._masks[i], self._costs[i]
+
+    def holders(self, i: int, gpus: int) -> list[Job]:
+        """The jobs to be evicted if a replica takes these GPUs of a node, in order of their ids."""
+        taken = np.flatnonzero(self._masks[i] & ~self.free_masks[i] & gpus)
+        jobs = (self.index.jobs[j] for j in self.index.holder_job[i, taken].tolist())
+        return [job for job in jobs if job is not None]
+
+    def cost(self, jobs: Iterable[Job]) -> float:
+        """GPU-seconds that evicting these jobs costs."""
+        return sum(int(self._cost[self.index.job_row[job.ref]]) >> JOBS_BITS for job in jobs) / COST_SCALE
+
+    def evictable(self) -> Ints:
+        """Rows of the jobs that may be evicted now."""
+        return np.flatnonzero(self._ok)
+
+    def job_keys(self, rows: Ints) -> Ints:
+        """What evicting the job of each row adds to a key."""
+        return self._cost[rows]
+
+    def found(self, request: Request) -> Found:
+        """The best candidates of all nodes for a request, open or not."""
+        found = self._found.get(request)
+        if found is None:
+            size = len(self.index.nodes)
+            blank = np.zeros(size, dtype=np.int64)
+            key: Ints = np.full(size, NEVER, dtype=np.int64)
+            found = Found(key, blank, blank.copy(), blank.copy(), np.zeros(size, dtype=np.bool_))
+            self._found[request] = found
+            self._look(request, found, np.flatnonzero(self.open))
+        return found
+
+    def _look(self, request: Request, found: Found, rows: Ints) -> None:
+        """Work the keys of these rows out (again)."""
+        for table in np.unique(self.index.shape[rows]).tolist():
+            if table < 0:
+                continue
+            some = rows[self.index.shape[rows] == table]
+            search = node_search(self.index.tables[table], request.gpus, request.level, request.strict)
+            found.key[some] = search.least(self.free_masks[some], self._masks[some], self._costs[some])
+            found.known[some] = False
+
+    def refine(self, request: Request, rows: Ints) -> Found:
+        """The best candidates with all their facts for these rows, which must have one."""
+        found = self.found(request)
+        rows = rows[~found.known[rows]]
+        for table in np.unique(self.index.shape[rows]).tolist():
+            some = rows[self.index.shape[rows] == table]
+            search = node_search(self.index.tables[table], request.gpus, request.level, request.strict)
+            fine = search.fine(self.free_masks[some], self._masks[some], self._costs[some])
+            found.gpus[some], found.damage[some], found.strength[some] = fine
+            found.known[some] = True
+        return found
+
+    def bounds(self, request: Request, rows: Ints, depth: int) -> Ints:
+        """For rows of one shape, bounds from below of the keys for 1 … `depth` replicas on that node; a column each."""
+        search = self.search(int(rows[0]), request)
+        assert search is not None, "rows without a topology are left out before"
+        return search.bounds(self.free_masks[rows], self._masks[rows], self._costs[rows], depth)
+
+    def again(self, rows: Ints, gpus: Ints) -> Ints:
+        """How often the users of the jobs that these subsets evict were hit in this plan already."""
+        hit = (self._masks[rows] & ~self.free_masks[rows][:, None] & gpus[:, None]) != 0
+        counts: Ints = np.where(hit, self.hits[self.index.user[self.index.holder_job[rows]]], 0).sum(axis=1)
+        return counts
+
+    # -- taking ------------------------------------------------------------------------------------------------------
+
+    def take(self, i: int, gpus: int, victims: Iterable[Job]) -> None:
+        """Give GPUs of a node to a replica now, close the node, and evict the victims: the rest of theirs comes free later."""
+        changed = {i}
+        self.later[i] |= self.free_masks[i]
+        for job in victims:
+            self.evict(job, changed)
+        self.later[i] &= ~gpus
+        self.free_masks[i] &= ~gpus
+        self._close(i, "has a handover under way")
+        self._renew(changed)
+
+    def evict(self, job: Job, changed: set[int]) -> None:
+        """Strike a job; its nodes are added to `changed`."""
+        row = self.index.job_row[job.ref]
+        self._ok[row] = False
+        self.gone.add(job.ref)
+        self.hits[self.index.user[row]] += 1
+        for node in self._comes_free(job):
+            self._masks[node, self.index.holder_job[node] == row] = 0
+            changed.add(node)
+
+    def lease(self, i: int, gpus: int) -> None:
+        """Keep GPUs that are free, or come free later, for a replica that waits for them."""
+        self.free_masks[i] &= ~gpus
+        self.later[i] &= ~gpus
+        self._renew({i})
+
+    def _renew(self, changed: set[int]) -> None:
+        rows = np.array(sorted(changed), dtype=np.int64)
+        for request, found in self._found.items():
+            self._look(request, found, rows)
+
+    # -- the same as plain dictionaries, for what is not done at every node ------------------------------------------
+
+    @property
+    def free(self) -> dict[str, int]:
+        """Free GPUs by node name, without those that are leased."""
+        return dict(zip(self.index.row, self.free_masks.tolist(), strict=True))
+
+    @property
+    def closed(self) -> dict[str, str]:
+        """Why a node takes no replica now, by name."""
+        names = self.index.nodes
+        return {names[i].name: self.reason(i) for i in np.flatnonzero(~self.open).tolist()}
+
+    def reason(self, i: int) -> str:
+        """Why a closed node is closed."""
+        return self.index.shut[i] or self.why_closed.get(i, "is closed")
+
+    @property
+    def victims(self) -> dict[str, Job]:
+        """Jobs that may be evicted now, by ref."""
+        jobs = (self.index.jobs[row] for row in np.flatnonzero(self._ok).tolist())
+        return {job.ref: job for job in jobs if job is not None}
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """What evicting each of `victims` costs, in GPU-seconds."""
+        return {ref: eviction_cost(job, self.view) for ref, job in self.victims.items()}
+
+    @cached_property
+    def barred(self) -> Mapping[str, str]:
+        """Why a job that holds GPUs may not be evicted, by ref."""
+        return {job.ref: text for job in self.view.jobs if (text := self.bar(job)) is not None}
+
+    @cached_property
+    def _holding(self) -> dict[str | None, list[Job]]:
+        held: dict[str | None, list[Job]] = {None: []}
+        for job in self.view.jobs:
+            for name in (None,) if job.gpus is None else job.gpus:
+                held.setdefault(name, []).append(job)
+        return held
+
+    def holding(self, node: str) -> list[Job]:
+        """Jobs that hold GPUs of the node, and those of which nobody knows where theirs are."""
+        return sorted(self._holding.get(node, []) + self._holding[None], key=lambda job: job.order)
+
+    def bar(self, job: Job) -> str | None:
+        """Why a job may not be evicted now; None: it may, or it holds no GPUs."""
+        if not job.gpus and job.gpus is not None:
+            return None
+        if job.ref in self.gone:
+            return "gives up its GPUs already"
+        return barred(job, self.view.facts.get(job.ref, NO_FACTS), self.view)

@@ -1,0 +1,229 @@
+"""The planner's arrays: what a choice needs of each node and job, kept between cycles and changed where the view changed.
+
+An index holds nothing that the view does not say: an index brought up to date and one built afresh give the same plan.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coloc_topology.fit import FitTable, fit_table
+from colocd.core.policy import Policy
+from colocd.core.victims import barred_for_good, gpu_count, restart_cost
+from colocd.core.view import Job, JobFacts, Node, View
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+NO_FACTS = JobFacts()
+_SPARE = 64
+
+
+class PlannerIndex:
+    """Arrays over nodes (in the view's order) and over the jobs that could ever be victims. `update` before each use.
+
+    `holder_mask[n]` and `holder_job[n]` list the jobs that hold GPUs of node n, in order of their ids; unused places have
+    mask 0 and point at job row 0, which is nobody.
+    """
+
+    def __init__(self) -> None:
+        self.rebuilds = 0
+        self._policy: Policy | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.nodes: list[Node] = []
+        self.row: dict[str, int] = {}
+        self.tables: list[FitTable] = []
+        self._shapes: dict[str, int] = {}
+        self._shape_defs: dict[str, object] = {}
+        self.partitions: dict[str, Bools] = {}
+        self.job_row: dict[str, int] = {}
+        self.jobs: list[Job | None] = [None]
+        self.users: dict[str, int] = {}
+        self.known: dict[str, Job] = {}
+        self._spent: set[str] = set()
+        self._vacant: list[int] = []
+        self._holders: list[list[int]] = []
+        self._grow_jobs(_SPARE)
+
+    def _grow_jobs(self, size: int) -> None:
+        """Make room for `size` job rows."""
+        old = getattr(self, "started", None)
+        keep = len(self.jobs)
+        for name in ("started", "saved", "gpus", "restart"):
+            fresh = np.zeros(size)
+            if old is not None and keep > 1:
+                fresh[:keep] = getattr(self, name)[:keep]
+            setattr(self, name, fresh)
+        user = np.zeros(size, dtype=np.int64)
+        if old is not None and keep > 1:
+            user[:keep] = self.user[:keep]
+        self.user = user
+        alive = np.zeros(size, dtype=np.bool_)
+        if old is not None and keep > 1:
+            alive[:keep] = self.alive[:keep]
+        self.alive = alive
+
+    started: Floats
+    saved: Floats
+    gpus: Floats
+    restart: Floats
+    user: Ints
+    alive: Bools
+
+    def update(self, view: View) -> int:
+        """Bring the arrays to this view; returns how many nodes' contents changed (all of them after a rebuild)."""
+        same_nodes = len(view.nodes) == len(self.nodes) and all(
+            new is old or new.name == old.name for new, old in zip(view.nodes, self.nodes, strict=True)
+        )
+        if not same_nodes or view.policy != self._policy or view.shapes != self._shape_defs:
+            self._rebuild(view)
+            return len(self.nodes)
+        changed: set[int] = set()
+        for i, (new, old) in enumerate(zip(view.nodes, self.nodes, strict=True)):
+            if new is not old:
+                if new != old:
+                    self._set_node(i, new)
+                    changed.add(i)
+                else:
+                    self.nodes[i] = new
+        self._update_jobs(view, changed)
+        for i in changed:
+            self._set_holders(i)
+        return len(changed)
+
+    def _rebuild(self, view: View) -> None:
+        self.rebuilds += 1
+        self._clear()
+        self._policy, self._shape_defs = view.policy, dict(view.shapes)
+        count = len(view.nodes)
+        for name, shape in view.shapes.items():
+            self._shapes[name] = len(self.tables)
+            self.tables.append(fit_table(shape))
+        self.nodes = list(view.nodes)
+        self.row = {node.name: i for i, node in enumerate(view.nodes)}
+        order = sorted(range(count), key=lambda i: view.nodes[i].name)
+        self.name_rank: Ints = np.empty(count, dtype=np.int64)
+        self.name_rank[order] = np.arange(count)
+        self.free: Ints = np.zeros(count, dtype=np.int64)
+        self.shape: Ints = np.full(count, -1, dtype=np.int64)
+        self.shut: list[str | None] = [None] * count
+        self.open: Bools = np.zeros(count, dtype=np.bool_)
+        self._holders = [[] for _ in range(count)]
+        self.holder_mask: Ints = np.zeros((count, 8), dtype=np.int64)
+        self.holder_job: Ints = np.zeros((count, 8), dtype=np.int64)
+        for i, node in enumerate(view.nodes):
+            self._set_node(i, node)
+        changed: set[int] = set()
+        self._update_jobs(view, changed)
+        for i in changed:
+            self._set_holders(i)
+
+    def _set_node(self, i: int, node: Node) -> None:
+        self.nodes[i] = node
+        self.free[i] = node.free
+        self.shape[i] = -1 if node.shape is None else self._shapes.get(node.shape, -1)
+        self.shut[i] = shut(node)
+        self.open[i] = self.shut[i] is None
+        for name, members in self.partitions.items():
+            members[i] = name in node.partitions
+        for name in node.partitions:
+            if name not in self.partitions:
+                self.partitions[name] = np.zeros(len(self.nodes), dtype=np.bool_)
+                self.partitions[name][i] = True
+
+    def _update_jobs(self, view: View, changed: set[int]) -> None:
+        limit = view.policy.max_evictions_per_job
+        spent = {ref for ref, facts in view.facts.items() if facts.evictions >= limit}
+        turned = spent ^ self._spent
+        self._spent = spent
+        known = self.known
+        for job in view.jobs:
+            old = known.get(job.ref)
+            if old is job and not turned:
+                continue
+            if old is not None and old == job and job.ref not in turned:
+                known[job.ref] = job
+                continue
+            known[job.ref] = job
+            self._set_job(job, view, changed)
+        if len(known) != len(view.jobs):
+            for ref in known.keys() - {job.ref for job in view.jobs}:
+                del known[ref]
+                self._drop_job(ref, changed)
+
+    def _drop_job(self, ref: str, changed: set[int]) -> None:
+        row = self.job_row.pop(ref, None)
+        if row is None:
+            return
+        job = self.jobs[row]
+        for name in (job.gpus if job is not None else None) or ():
+            if name in self.row:
+                i = self.row[name]
+                self._holders[i].remove(row)
+                changed.add(i)
+        self.jobs[row] = None
+        self.alive[row] = False
+        self._vacant.append(row)
+
+    def _set_job(self, job: Job, view: View, changed: set[int]) -> None:
+        self._drop_job(job.ref, changed)
+        facts = view.facts.get(job.ref, NO_FACTS)
+        if not job.gpus or job.started is None or barred_for_good(job, facts, view) is not None:
+            return
+        if self._vacant:
+            row = self._vacant.pop()
+            self.jobs[row] = job
+        else:
+            row = len(self.jobs)
+            if row >= len(self.started):
+                self._grow_jobs(2 * row)
+            self.jobs.append(job)
+        self.job_row[job.ref] = row
+        self.alive[row] = True
+        saved = job.checkpoint.saved if job.checkpoint is not None else None
+        self.started[row] = job.started
+        self.saved[row] = math.inf if saved is None else saved
+        self.gpus[row] = gpu_count(job)
+        self.restart[row] = restart_cost(job, view)
+        self.user[row] = self.users.setdefault(job.user, len(self.users))
+        for name in job.gpus:
+            if name in self.row:
+                i = self.row[name]
+                self._holders[i].append(row)
+                changed.add(i)
+
+    def _set_holders(self, i: int) -> None:
+        rows = self._holders[i]
+        if len(rows) > 1:
+            rows.sort(key=lambda r: _order(self.jobs[r]))
+        if len(rows) > self.holder_mask.shape[1]:
+            more = np.zeros((len(self.nodes), len(rows) - self.holder_mask.shape[1]), dtype=np.int64)
+            self.holder_mask = np.concatenate([self.holder_mask, more], axis=1)
+            self.holder_job = np.concatenate([self.holder_job, more], axis=1)
+        name = self.nodes[i].name
+        spare = [0] * (self.holder_mask.shape[1] - len(rows))
+        self.holder_mask[i] = [_mask(self.jobs[r], name) for r in rows] + spare
+        self.holder_job[i] = rows + spare
+
+
+def _order(job: Job | None) -> tuple[int, int]:
+    return (-1, -1) if job is None else job.order
+
+
+def _mask(job: Job | None, node: str) -> int:
+    return 0 if job is None or not job.gpus else job.gpus[node]
+
+
+def shut(node: Node) -> str | None:
+    """Why a node takes no replica now, whoever asks; None: it does."""
+    if not node.up:
+        return f"is {node.state or 'not up'}"
+    if node.used is None:
+        return "its used GPUs could not be read"
+    if node.reserved:
+        return "is reserved by somebody else"
+    return "has a handover under way" if node.fence is not None else None

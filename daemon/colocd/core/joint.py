@@ -1,0 +1,219 @@
+"""Several replicas of one service at once.
+
+A replica may sit on GPUs that an earlier replica's victims give up beyond what that replica needs, on the same node or (jobs
+on several nodes) on another one, at no further cost. Then it waits for that handover: a node has one handover at a time.
+A *bundle* is a node with one replica that evicts jobs, and more that sit on what these jobs leave.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from colocd.core.ground import Ground, Request
+from colocd.core.index import Bools, Ints
+from colocd.core.search import NEVER, NodeSearch
+from colocd.core.service import ServiceSpec
+from colocd.core.view import Job
+
+ROUNDS = 8
+"""How often the split into bundles is corrected at most, before unchecked bundles are left out."""
+
+
+class Spot(NamedTuple):
+    """A place for one replica: node row, GPUs, the jobs evicted for it, key; `waits`: its GPUs come free later."""
+
+    row: int
+    gpus: int
+    victims: tuple[Job, ...]
+    key: int
+    waits: bool
+
+
+def allowed(land: Ground, spec: ServiceSpec) -> Bools:
+    """Nodes that may run the service at all: in its partition, with a known topology."""
+    members = land.index.partitions.get(spec.partition)
+    known: Bools = land.index.shape >= 0
+    return known & members if members is not None else np.zeros_like(known)
+
+
+def open_keys(land: Ground, spec: ServiceSpec) -> Ints:
+    """Per node the least key of a replica that starts there now; `NEVER` where none can."""
+    return np.where(land.open & allowed(land, spec), land.found(Request.of(spec)).key, NEVER)
+
+
+def pick(land: Ground, spec: ServiceSpec, keys: Ints | None = None) -> Spot | None:
+    """Best place for one replica now: least key, users hit least, fewest broken islands, strongest, node name, lowest GPUs."""
+    keys = open_keys(land, spec) if keys is None else keys
+    least = int(keys.min(initial=NEVER))
+    if least >= NEVER:
+        return None
+    request = Request.of(spec)
+    rows: Ints = np.flatnonzero(keys == least)
+    found = land.refine(request, rows)
+    measures = [found.damage, -found.strength, land.index.name_rank]
+    if land.hits.any():
+        again = np.zeros(len(keys), dtype=np.int64)
+        again[rows] = land.again(rows, found.gpus[rows])
+        measures.insert(0, again)
+    for measure in measures:
+        if len(rows) > 1:
+            rows = rows[measure[rows] == measure[rows].min()]
+    return _spot(land, int(rows[0]), int(found.gpus[rows[0]]), least)
+
+
+def _spot(land: Ground, row: int, gpus: int, key: int) -> Spot:
+    return Spot(row, gpus, tuple(land.holders(row, gpus)), key, waits=False)
+
+
+class Waiting(NamedTuple):
+    """Nodes with GPUs that come free without any eviction, and how many replicas fit there."""
+
+    rows: tuple[int, ...]
+    fit: tuple[int, ...]
+
+
+def waiting(land: Ground, spec: ServiceSpec) -> Waiting:
+    """Where replicas may wait for GPUs that other handovers free, in order of node names."""
+    rows = np.flatnonzero((land.later != 0) & allowed(land, spec))
+    found = [(row, fit) for row in rows.tolist() if (fit := _search(land, row, spec).packs(_room(land, row)))]
+    found.sort(key=lambda pair: int(land.index.name_rank[pair[0]]))
+    return Waiting(tuple(r for r, _ in found), tuple(f for _, f in found))
+
+
+def _room(land: Ground, row: int) -> int:
+    """GPUs for replicas that wait; on an open node they may take free ones in addition."""
+    return int(land.later[row]) | (int(land.free_masks[row]) if land.open[row] else 0)
+
+
+def _search(land: Ground, row: int, spec: ServiceSpec) -> NodeSearch:
+    found = land.search(row, Request.of(spec))
+    assert found is not None, "rows without a topology are left out before"
+    return found
+
+
+def place(land: Ground, spec: ServiceSpec, many: int) -> list[Spot]:
+    """Places for up to `many` replicas, those that start now first; what they take is struck from `land`."""
+    split = _split(land, spec, many)
+    now: list[Spot] = []
+    later: list[Spot] = []
+    for row, bundle in sorted(split.bundles.items(), key=lambda item: int(land.index.name_rank[item[0]])):
+        search = _search(land, row, spec)
+        _, gpus = search.bundles(*land.content(row))[bundle - 1]
+        spot = _spot(land, row, gpus, int(search.bundles(*land.content(row))[0][0]))
+        land.take(row, gpus, spot.victims)
+        now.append(spot)
+        later += _wait(land, spec, row, bundle - 1)
+    for row, count in split.waits.items():
+        later += _wait(land, spec, row, count)
+    while len(now) + len(later) < many:
+        found = pick(land, spec)
+        if found is None:
+            break
+        land.take(found.row, found.gpus, found.victims)
+        now.append(found)
+    # What nobody has to be evicted for was found above; what the last victims left over is found here.
+    rest = waiting(land, spec) if len(now) + len(later) < many else Waiting((), ())
+    for row, fit in zip(*rest, strict=True):
+        later += _wait(land, spec, row, min(fit, many - len(now) - len(later)))
+    return now + later
+
+
+def _wait(land: Ground, spec: ServiceSpec, row: int, count: int) -> list[Spot]:
+    spots = []
+    for gpus in _search(land, row, spec).pack(_room(land, row), count):
+        land.lease(row, gpus)
+        spots.append(Spot(row, gpus, (), 1, waits=True))
+    return spots
+
+
+class Split(NamedTuple):
+    """How many replicas go into bundles (node row → replicas) and wait (node row → replicas); the others are picked singly."""
+
+    bundles: dict[int, int]
+    waits: dict[int, int]
+
+
+def _split(land: Ground, spec: ServiceSpec, many: int) -> Split:
+    """The cheapest split of `many` replicas over the nodes: exact for nodes that share no jobs."""
+    keys = open_keys(land, spec)
+    singles = np.sort(np.partition(keys, many - 1)[:many] if len(keys) > many else keys)
+    singles = singles[singles < NEVER]
+    wait = waiting(land, spec) if land.later.any() else Waiting((), ())
+    if len(singles) >= many and singles[-1] == 0:
+        return Split({}, {})
+    least = _bundle_keys(land, spec, keys, singles, many)
+    exact: set[int] = set()
+    for turn in range(ROUNDS + 1):
+        if turn == ROUNDS:
+            least = {row: options for row, options in least.items() if row in exact}
+        split = _cheapest(keys, singles, least, wait, many)
+        new = split.bundles.keys() - exact
+        if not new:
+            break
+        for row in new:
+            least[row] = [key for key, _ in _search(land, row, spec).bundles(*land.content(row))]
+            exact.add(row)
+    return split
+
+
+def _bundle_keys(land: Ground, spec: ServiceSpec, keys: Ints, singles: Ints, many: int) -> dict[int, list[int]]:
+    """Least keys for 1, 2, … replicas on the nodes where a bundle may be cheaper than as many single replicas.
+
+    These are bounds from below: they forget that all victims of a node have to make room for its first replica.
+    """
+    if many < 2:
+        return {}
+    request = Request.of(spec)
+    dearest = [NEVER] * (many - len(singles)) + singles[::-1].tolist()
+    limit = np.flatnonzero(keys < min(NEVER, sum(dearest)))
+    options: dict[int, list[int]] = {}
+    for table in np.unique(land.index.shape[limit]).tolist():
+        rows = limit[land.index.shape[limit] == table]
+        search = _search(land, int(rows[0]), spec)
+        depth = min(many, search.most)
+        if depth < 2:
+            continue
+        rows = rows[keys[rows] < min(NEVER, sum(dearest[:depth]))]
+        bounds = land.bounds(request, rows, depth)
+        useful = np.zeros(len(rows), dtype=np.bool_)
+        for m in range(2, depth + 1):
+            column = bounds[:, m - 1]
+            worth = np.flatnonzero(column < min(NEVER, sum(dearest[:m])))
+            if len(worth) > many:
+                worth = worth[np.argsort(column[worth], kind="stable")[:many]]
+            useful[worth] = True
+        for at in np.flatnonzero(useful).tolist():
+            options[int(rows[at])] = [k for k in bounds[at].tolist() if k < NEVER]
+    return options
+
+
+def _cheapest(keys: Ints, singles: Ints, least: dict[int, list[int]], wait: Waiting, many: int) -> Split:
+    """The split that serves most replicas with the least sum of keys; which nodes take single replicas is left open."""
+    limit = int(singles[-1]) if len(singles) else -1
+    plain = np.flatnonzero(keys <= limit)
+    plain = plain[np.argsort(keys[plain], kind="stable")[: many + len(least)]]
+    options: list[tuple[bool, int, list[int]]] = [
+        (False, row, [int(keys[row])]) for row in plain.tolist() if row not in least
+    ]
+    options += [(True, row, list(range(1, fit + 1))) for row, fit in zip(*wait, strict=True)]
+    options += [(False, row, costs) for row, costs in sorted(least.items())]
+    best: Ints = np.full(many + 1, NEVER, dtype=np.int64)
+    best[0] = 0
+    used = np.zeros((len(options), many + 1), dtype=np.int64)
+    for at, (_, _, costs) in enumerate(options):
+        before = best.copy()
+        for m, cost in enumerate(costs[:many], start=1):
+            grown = np.where(before[:-m] < NEVER, before[:-m] + cost, NEVER)
+            better = np.flatnonzero(grown < best[m:])
+            best[better + m] = grown[better]
+            used[at, better + m] = m
+    left = max(count for count in range(many + 1) if best[count] < NEVER)
+    split = Split({}, {})
+    for (waits, row, _), counts in zip(reversed(options), used[::-1], strict=True):
+        m = int(counts[left])
+        if m and waits:
+            split.waits[row] = m
+        elif m > 1:
+            split.bundles[row] = m
+        left -= m
+    return split

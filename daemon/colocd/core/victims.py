@@ -1,0 +1,57 @@
+"""Which jobs may be evicted and what that costs: facts of one job, without regard to where a replica would sit."""
+
+from colocd.core.view import Job, JobFacts, JobState, View
+
+COST_DIGITS = 3
+"""Costs are kept to a thousandth of a GPU-second, so that sums are exact and the same in any order."""
+MAX_COST = 1e9
+"""Highest cost of one eviction, in GPU-seconds."""
+
+
+def unsaved(job: Job, at: float, limit: float) -> float:
+    """Seconds of work a requeue would lose: since the last checkpoint or start, at most `limit` (silence must not pay)."""
+    saved = job.checkpoint.saved if job.checkpoint is not None else None
+    since = max((t for t in (job.started, saved) if t is not None and t <= at), default=None)
+    return limit if since is None else min(limit, at - since)
+
+
+def gpu_count(job: Job) -> int:
+    """GPUs the job holds on all its nodes, or asked for when that is unknown."""
+    held = sum(m.bit_count() for m in job.gpus.values()) if job.gpus else 0
+    return held or job.gpus_requested
+
+
+def restart_cost(job: Job, view: View) -> float:
+    """Seconds the job says its restart takes, at most `max_unsaved`; 0 when it says nothing."""
+    return min((job.checkpoint.cost if job.checkpoint is not None else None) or 0.0, view.policy.max_unsaved)
+
+
+def eviction_cost(job: Job, view: View) -> float:
+    """GPU-seconds that evicting the job costs: unsaved work and restart cost on all its GPUs, and the fixed cost."""
+    policy = view.policy
+    lost = unsaved(job, view.at, policy.max_unsaved) + restart_cost(job, view)
+    return round(min(MAX_COST, lost * gpu_count(job) + policy.eviction_cost), COST_DIGITS)
+
+
+def barred_for_good(job: Job, facts: JobFacts, view: View) -> str | None:
+    """Why the job may not be evicted however long it runs; None: it may, once it is not protected any more."""
+    if job.checkpoint is None:
+        return "not submitted through coloc"
+    if job.partition not in view.policy.batch_partitions:
+        return f"partition {job.partition} is not a batch partition"
+    if job.state is not JobState.RUNNING:
+        return f"is {job.state}"
+    if job.gpus is None:
+        return "its GPUs could not be read"
+    if facts.evictions >= view.policy.max_evictions_per_job:
+        return f"evicted {facts.evictions} times already"
+    return "its start time could not be read" if job.started is None else None
+
+
+def barred(job: Job, facts: JobFacts, view: View) -> str | None:
+    """Why the job may not be evicted now; None: it may."""
+    reason = barred_for_good(job, facts, view)
+    if reason is not None or job.started is None:
+        return reason
+    left = job.started + view.policy.protected_runtime - view.at
+    return f"protected for another {left:.0f} s" if left > 0 else None

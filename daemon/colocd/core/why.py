@@ -1,0 +1,109 @@
+"""Why a replica does not go to a node: what forbids it, or what it would cost there against the best node."""
+
+import numpy as np
+
+from coloc_topology.shape import idx
+from colocd.core.ground import Ground, Request
+from colocd.core.joint import Spot, pick
+from colocd.core.search import MISSED_SHIFT, NEVER
+from colocd.core.service import ServiceSpec
+
+FEW = 8
+"""Nodes whose reasons are told one by one."""
+
+
+def reasons(spec: ServiceSpec, at: Ground) -> dict[str, str]:
+    """Why a replica cannot start on a node now, for every node on which it cannot."""
+    told: dict[str, str] = {}
+    keys = at.found(Request.of(spec)).key
+    members = at.index.partitions.get(spec.partition)
+    for i, node in enumerate(at.index.nodes):
+        if not at.open[i]:
+            told[node.name] = at.reason(i)
+        elif members is None or not members[i]:
+            told[node.name] = f"is not in partition {spec.partition}"
+        elif at.index.shape[i] < 0:
+            told[node.name] = "its topology is unknown"
+        elif keys[i] >= NEVER:
+            told[node.name] = _too_little(spec, at, i)
+    return told
+
+
+def _too_little(spec: ServiceSpec, at: Ground, i: int) -> str:
+    free, masks, _ = at.content(i)
+    reach = free | int(np.bitwise_or.reduce(masks))
+    if reach.bit_count() < spec.gpus_per_replica:
+        return f"only {reach.bit_count()} GPUs are free or can be freed{_bars(i, at)}"
+    return f"no {spec.gpus_per_replica} of GPUs {idx(reach)} reach {spec.level.name}{_bars(i, at)}"
+
+
+def _bars(i: int, at: Ground) -> str:
+    """The jobs on the node that may not be evicted, with their reasons, for the explanation."""
+    name = at.index.nodes[i].name
+    told = [f"job {job.ref} {at.bar(job)}" for job in at.holding(name) if at.bar(job) is not None]
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def where(spec: ServiceSpec, at: Ground) -> str:
+    """The reasons of all nodes in one sentence: each of a few nodes, kinds of reasons with their numbers for many."""
+    told = reasons(spec, at)
+    if not told:
+        return "there are no nodes" if not at.index.nodes else "every node that could is taken by this plan"
+    if len(told) <= FEW:
+        return "; ".join(f"{node} {reason}" for node, reason in sorted(told.items()))
+    kinds: dict[str, list[str]] = {}
+    for node, reason in sorted(told.items()):
+        kinds.setdefault(reason.partition(" (")[0], []).append(node)
+    most = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
+    parts = [f"{nodes[0]}{f' and {len(nodes) - 1} more' if len(nodes) > 1 else ''} {reason}" for reason, nodes in most]
+    return "; ".join([*parts[:FEW], *([f"{len(parts) - FEW} more kinds of reasons"] if len(parts) > FEW else [])])
+
+
+def why_node(spec: ServiceSpec, at: Ground, name: str) -> str:
+    """Why the next replica of a service would or would not go to this node."""
+    i = at.index.row.get(name)
+    if i is None:
+        return "is not a node that Slurm has"
+    reason = reasons(spec, at).get(name)
+    if reason is not None:
+        return f"cannot go there: {name} {reason}"
+    winner = pick(at, spec)
+    assert winner is not None, "there is this node at least"
+    found = at.refine(Request.of(spec), np.array([i, winner.row]))
+    gpus = int(found.gpus[i])
+    here = Spot(i, gpus, tuple(at.holders(i, gpus)), int(found.key[i]), waits=False)
+    if winner.row == i:
+        return f"would go there: {_words(here, at)}"
+    best = f"the best is {at.index.nodes[winner.row].name} with {_words(winner, at)}"
+    return f"goes elsewhere: {_words(here, at)}; {best}; {_difference(here, winner, at, spec)}"
+
+
+def _words(spot: Spot, at: Ground) -> str:
+    level = at.index.tables[int(at.index.shape[spot.row])].level_of(spot.gpus)
+    text = f"GPUs {idx(spot.gpus)} ({level.name})"
+    if not spot.victims:
+        return f"{text} are free"
+    return f"{text} from {', '.join(job.ref for job in spot.victims)} for {at.cost(spot.victims):.0f} GPU-seconds"
+
+
+def _difference(here: Spot, winner: Spot, at: Ground, spec: ServiceSpec) -> str:
+    """What decided between the two."""
+    if here.key >> MISSED_SHIFT != winner.key >> MISSED_SHIFT:
+        return "here it would be joined worse"
+    mine, best = at.cost(here.victims), at.cost(winner.victims)
+    if mine != best:
+        return f"here it costs {mine - best:.0f} GPU-seconds more"
+    if len(here.victims) != len(winner.victims):
+        return "here more jobs have to go"
+    rows = np.array([here.row, winner.row])
+    found = at.found(Request.of(spec))
+    again = at.again(rows, np.array([here.gpus, winner.gpus])).tolist()
+    if again[0] != again[1]:
+        return "here users would be hit again"
+    if found.damage[here.row] != found.damage[winner.row]:
+        return "here more whole islands would be broken"
+    return (
+        "here the links are weaker"
+        if found.strength[here.row] != found.strength[winner.row]
+        else "its name comes first"
+    )
