@@ -43,7 +43,7 @@ test: lint  ## everything CI runs: lint, then all tests (Slurm and PostgreSQL in
 test-fast: setup  ## tests that need neither Slurm nor PostgreSQL
 	@$(PYTEST) $(PARALLEL) -m "not slurm and not service"
 
-test-crash: setup  ## kill -9 of colocd at every write to its store, on a live Slurm (about 15 minutes)
+test-crash: setup  ## kill -9 of colocd at every write to its store, on a live Slurm (about 6 minutes)
 	@COLOC_TEST_MATRIX=1 $(PYTEST) -m matrix
 
 bench: setup  ## measurements (bench/)
