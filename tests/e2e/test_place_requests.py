@@ -1,8 +1,11 @@
 """A job of somebody else asks for a place in its comment: coloc is a topology-aware preemptor for it, live."""
 
+import getpass
+
 import pytest
 from tests.e2e.test_strangers import fill, small
 from tests.helpers.live import LiveSite
+from tests.helpers.live_files import STRANGER
 
 from colocd.core.view import JobState
 
@@ -24,7 +27,7 @@ def test_a_strangers_job_gets_an_island(held: bool) -> None:
             "--requeue",
         ]
         words += ["--comment=mine [coloc-place v=1 level=NVLINK]", *(["--hold"] if held else [])]
-        ref = cluster.run("sbatch", *words, "--wrap=sleep 3600", user="nobody").stdout.strip()
+        ref = cluster.run("sbatch", *words, "--wrap=sleep 3600", user=STRANGER).stdout.strip()
 
         def placed() -> bool:
             running = cluster.run("squeue", "-h", "-t", "R", "-o", "%j").stdout.split()
@@ -36,7 +39,7 @@ def test_a_strangers_job_gets_an_island(held: bool) -> None:
         site.until(placed, "the place")
         job = site.slurm.jobs([ref])[ref]
         assert site.in_island(job)
-        assert job.user == "nobody"
+        assert job.user == (STRANGER or getpass.getuser())
         assert job.reservation is None
         assert not site.leftovers()
         assert site.lost(*names) == 0

@@ -13,7 +13,7 @@ from demo import files
 from demo.report import steps_lost
 from demo.sample import Allocation, allocations
 from tests.helpers.live_daemon import Colocd
-from tests.helpers.live_files import SiteFiles
+from tests.helpers.live_files import STRANGER, SiteFiles
 
 from coloc_cli.client import Client
 from coloc_topology.fit import fit_table
@@ -90,7 +90,7 @@ class LiveSite(SiteFiles):
         words = ["--parsable", f"--partition={partition}", "--output=/dev/null", "--job-name=other"]
         words += [f"--gpus-per-node={gpus}"]
         sbatch = ["sbatch", *words, "--wrap=sleep 3600"]
-        return [self.cluster.run(*sbatch, user="nobody").stdout.strip() for _ in range(count)]
+        return [self.cluster.run(*sbatch, user=STRANGER).stdout.strip() for _ in range(count)]
 
     def upgrade(self) -> None:
         """`coloc db upgrade`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.helpers.live import LiveSite
+from tests.helpers.live_files import STRANGER
 
 from colocd.core.view import Held, JobState
 from colocd.testcluster import PrivateCluster
@@ -50,7 +51,7 @@ class Scene:
             site.cluster.run("scontrol", "release", ref)
             site.until(lambda r=ref: site.job(r).state is JobState.RUNNING, "the start of a victim")  # type: ignore[misc]
         sbatch = ["sbatch", "--parsable", "--partition=batch", "--gpus-per-node=3", "--output=/dev/null"]
-        self.other = site.cluster.run(*sbatch, "--wrap=sleep 3600", user="nobody").stdout.strip()
+        self.other = site.cluster.run(*sbatch, "--wrap=sleep 3600", user=STRANGER).stdout.strip()
         site.until(lambda: site.job(self.other).state is JobState.RUNNING, "the start of somebody else's job")
         held = {ref: (job.gpus or {}).get("n1") for ref, job in site.slurm.jobs([*self.refs, self.other]).items()}
         assert held == {self.refs[0]: 0b11, self.refs[1]: 0b1100, self.other: 0b111_0000}, held

@@ -1,5 +1,6 @@
 """The files of a live site: configuration, service file and load, below one folder."""
 
+import getpass
 import json
 import os
 import sys
@@ -27,7 +28,7 @@ POLICY: dict[str, object] = {
 }
 SERVICE: dict[str, object] = {
     "name": "chat",
-    "user": "root",
+    "user": getpass.getuser(),
     "partition": "online",
     "gpus_per_replica": 4,
     "min_replicas": 1,
@@ -37,6 +38,9 @@ SERVICE: dict[str, object] = {
 }
 CAPACITY = 10
 """Load that one replica carries; `peak_quantile` 0.5 and `target_use` 1 make the need load / CAPACITY, rounded up."""
+
+STRANGER = "nobody" if os.getuid() == 0 else None
+"""Who does not use coloc: another user where root can submit as one, else the one user there is (None)."""
 
 
 def toml(values: Mapping[str, object]) -> str:
