@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -52,7 +53,10 @@ def sequence(rounds: int, each: int, seed: int) -> Iterator[tuple[list[tuple[str
 
 def measure(settings: Settings, args: argparse.Namespace, end: float) -> list[dict[str, Any]]:
     """Both arms of one configuration, taking turns."""
-    done: dict[str, list[Reclaim]] = {}
+    done: dict[str, list[Reclaim]] = {"slurm": [], "coloc": []}
+    failed = dict.fromkeys(done, 0)
+    spoilt: set[str] = set()
+    last: list[tuple[str, int]] = []
     with ExitStack() as stack:
         arms: list[SlurmArm] = [stack.enter_context(kind(settings)) for kind in (SlurmArm, ColocArm)]
         release = "{}.{:02}".format(*arms[0].cluster.spec.release)
@@ -61,16 +65,25 @@ def measure(settings: Settings, args: argparse.Namespace, end: float) -> list[di
             if CLOCK.monotonic() > end:
                 print(f"{release} {gres}: time is over after {number} of {args.rounds} requests", file=sys.stderr)
                 break
-            for arm in arms if number % 2 else reversed(arms):
-                if jobs is not None:
-                    arm.fill(jobs)
-                found = arm.request(gpus)
-                done.setdefault(arm.name, []).append(found)
+            last = jobs or last
+            for arm in arms if number % 2 else arms[::-1]:
+                try:
+                    if jobs is not None or arm.name in spoilt:
+                        spoilt.discard(arm.name)
+                        arm.fill(last)
+                    found = arm.request(gpus)
+                except ColocError as error:  # the request is not counted, but told
+                    print(f"{release} {gres} {arm.name:6}{number:4} no result: {error}", file=sys.stderr, flush=True)
+                    spoilt.add(arm.name)
+                    failed[arm.name] += 1
+                    continue
+                done[arm.name].append(found)
                 if args.verbose:
                     print(f"{release} {gres} {arm.name:6}{number:4}", found, file=sys.stderr, flush=True)
     common = {"release": release, "gres": gres, "save_s": settings.save, "kill_wait_s": settings.kill_wait}
     return [
-        {**common, "arm": name, **summary(found), "each": msgspec.to_builtins(found)} for name, found in done.items()
+        {**common, "arm": name, **summary(found), "no_result": failed[name], "each": msgspec.to_builtins(found)}
+        for name, found in done.items()
     ]
 
 
@@ -89,6 +102,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write everything to FILE (-: stdout, instead of the table)")
     parser.add_argument("--verbose", action="store_true", help="every request on stderr")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clusters go down
     root = os.environ.get("COLOC_TEST_SLURM_ROOT") or None
     roots = [None] if "installed" in args.release else []
     roots += [root] if "root" in args.release and root else []

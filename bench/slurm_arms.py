@@ -125,7 +125,7 @@ class SlurmArm:
 
     def bring_back(self, rows: dict[str, Row]) -> None:
         """Have requeued jobs start again at once: Slurm would wait until its credentials have expired."""
-        waiting = [ref for ref in self.batch if rows[ref].state == "PENDING"]
+        waiting = [ref for ref in self.batch if ref in rows and rows[ref].state == "PENDING"]
         if waiting:
             self.cluster.run("scontrol", "update", f"jobid={','.join(waiting)}", "StartTime=now", check=False)
 
@@ -142,7 +142,7 @@ class SlurmArm:
 
     def rows(self) -> dict[str, Row]:
         """All jobs, read from Slurm without coloc."""
-        text = self.cluster.run("scontrol", "-d", "-o", "show", "job", check=False).stdout
+        text = self.cluster.run("scontrol", "-d", "-o", "show", "job").stdout
         held = {a.job: a.gpus for a in allocations(text)}
         found = {}
         for line in text.splitlines():
@@ -183,7 +183,7 @@ class SlurmArm:
 
         def full() -> bool:
             rows = self.rows()
-            if all(rows[ref].state == "RUNNING" for ref in self.batch):
+            if all(ref in rows and rows[ref].state == "RUNNING" for ref in self.batch):
                 return all(
                     len(resumed(folder / "journal")) == rows[ref].restarts + 1 for ref, folder in self.batch.items()
                 )

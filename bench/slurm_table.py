@@ -7,7 +7,7 @@ from typing import Any
 from bench.slurm_arms import Reclaim
 
 HEAD = ("release", "gres.conf", "arm", "reclaims", "in one island", "of 2 GPUs", "of 4 GPUs", "victims", "taken/needed")
-TAIL = ("steps lost", "refused", "s p50", "s p90", "s max")
+TAIL = ("steps lost", "refused", "no result", "s p50", "s p90", "s max")
 
 
 def summary(reclaims: Sequence[Reclaim]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def line(found: dict[str, Any]) -> list[str]:
         hit(found["in_island"], found["reclaims"]),
     ]
     cells += [hit(*by["2"]), hit(*by["4"]), found["victims_mean"], found["gpus_taken_per_needed"], found["steps_lost"]]
-    cells += [found["refused"], *found["seconds"].values()]
+    cells += [found["refused"], found["no_result"], *found["seconds"].values()]
     return ["-" if cell is None else str(cell) for cell in cells]
 
 
