@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast test-crash bench clean
+.PHONY: help setup packages demo test lint test-fast test-crash bench bench-slurm clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -47,7 +47,10 @@ test-crash: setup  ## kill -9 of colocd at every write to its store, on a live S
 	@COLOC_TEST_MATRIX=1 $(PYTEST) -m matrix
 
 bench: setup  ## measurements (bench/)
-	@for file in bench/bench_*.py; do echo "== $$file"; PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY) "$$file"; done
+	@for file in $(filter-out bench/bench_slurm.py,$(wildcard bench/bench_*.py)); do echo "== $$file"; PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY) "$$file"; done
+
+bench-slurm: setup  ## coloc against Slurm's own preemption, 100 reclaims an arm (over an hour)
+	@PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY) bench/bench_slurm.py
 
 clean:  ## remove .venv, caches and reports
 	rm -rf $(VENV) build dist demo-report.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks

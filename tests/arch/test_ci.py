@@ -53,7 +53,9 @@ def test_ci(tmp_path: Path, test: int, demo: int, crash: int, budget: int, lasts
     assert ("make test-crash CI=true" in done.stdout) == (test == demo == 0 and budget > 600)
 
 
-@pytest.mark.parametrize("script", ["tools/setup.sh", ".ci/run", "demo/train_job.sh"])
+@pytest.mark.parametrize(
+    "script", ["tools/setup.sh", "tools/slurm_root.sh", ".ci/run", "demo/train_job.sh", "bench/slurm_job.sh"]
+)
 def test_scripts_parse(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", ROOT / script], check=True)
