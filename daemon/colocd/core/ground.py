@@ -134,6 +134,19 @@ class Ground:
         """Free GPUs, and GPUs and keys of the evictable jobs of one node."""
         return int(self.free_masks[i]), self._masks[i], self._costs[i]
 
+    def gpus_of(self, ref: str) -> dict[str, int]:
+        """GPUs by node name of a job that could be a victim."""
+        job = self.index.known[ref]
+        return job.gpus or {}
+
+    def holder_column(self, i: int, ref: str) -> int:
+        """Where an evictable job stands in the arrays that `content` gives for one of its nodes."""
+        return int(np.flatnonzero(self.index.holder_job[i] == self.index.job_row[ref])[0])
+
+    def room_later(self, i: int) -> int:
+        """GPUs of a node that come free without any further eviction."""
+        return int(self.later[i])
+
     def holders(self, i: int, gpus: int) -> list[Job]:
         """The jobs to be evicted if a replica takes these GPUs of a node, in order of their ids."""
         taken = np.flatnonzero(self._masks[i] & ~self.free_masks[i] & gpus)
@@ -228,7 +241,9 @@ class Ground:
         self._renew({i})
 
     def _renew(self, changed: set[int]) -> None:
-        rows = np.array(sorted(changed), dtype=np.int64)
+        rows = np.array(sorted(i for i in changed if self.open[i]), dtype=np.int64)
+        if not len(rows):
+            return
         for request, found in self._found.items():
             self._look(request, found, rows)
 

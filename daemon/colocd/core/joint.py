@@ -5,6 +5,7 @@ on several nodes) on another one, at no further cost. Then it waits for that han
 A *bundle* is a node with one replica that evicts jobs, and more that sit on what these jobs leave.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,10 @@ from colocd.core.search import NEVER, NodeSearch
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Job
 
-ROUNDS = 8
-"""How often the split into bundles is corrected at most, before unchecked bundles are left out."""
+MOST_NODES = 1024
+"""Nodes looked at for bundles: those where a single replica costs least."""
+MOST_BUNDLES = 32
+"""Nodes whose bundles are worked out: those that may save most."""
 
 
 class Spot(NamedTuple):
@@ -141,61 +144,47 @@ def _split(land: Ground, spec: ServiceSpec, many: int) -> Split:
     wait = waiting(land, spec) if land.later.any() else Waiting((), ())
     if len(singles) >= many and singles[-1] == 0:
         return Split({}, {})
-    least = _bundle_keys(land, spec, keys, singles, many)
-    exact: set[int] = set()
-    for turn in range(ROUNDS + 1):
-        if turn == ROUNDS:
-            least = {row: options for row, options in least.items() if row in exact}
-        split = _cheapest(keys, singles, least, wait, many)
-        new = split.bundles.keys() - exact
-        if not new:
-            break
-        for row in new:
-            least[row] = [key for key, _ in _search(land, row, spec).bundles(*land.content(row))]
-            exact.add(row)
-    return split
+    dearest = [NEVER] * (many - len(singles)) + singles[::-1].tolist()
+    return _cheapest(keys, singles, _bundle_keys(land, spec, keys, dearest), wait, many)
 
 
-def _bundle_keys(land: Ground, spec: ServiceSpec, keys: Ints, singles: Ints, many: int) -> dict[int, list[int]]:
+def _bundle_keys(land: Ground, spec: ServiceSpec, keys: Ints, dearest: Sequence[int]) -> dict[int, list[int]]:
     """Least keys for 1, 2, … replicas on the nodes where a bundle may be cheaper than as many single replicas.
 
-    These are bounds from below: they forget that all victims of a node have to make room for its first replica.
+    Bounds from below choose the nodes; they forget that all victims of a node have to make room for its first replica.
+    `dearest`: the keys of the single replicas that a bundle would replace, dearest first.
     """
+    many = len(dearest)
     if many < 2:
         return {}
     request = Request.of(spec)
-    dearest = [NEVER] * (many - len(singles)) + singles[::-1].tolist()
     limit = np.flatnonzero(keys < min(NEVER, sum(dearest)))
-    options: dict[int, list[int]] = {}
+    if len(limit) > MOST_NODES:
+        limit = limit[np.argsort(keys[limit], kind="stable")[:MOST_NODES]]
+    hopes: list[tuple[int, int]] = []
     for table in np.unique(land.index.shape[limit]).tolist():
         rows = limit[land.index.shape[limit] == table]
-        search = _search(land, int(rows[0]), spec)
-        depth = min(many, search.most)
+        depth = min(many, _search(land, int(rows[0]), spec).most)
         if depth < 2:
             continue
         rows = rows[keys[rows] < min(NEVER, sum(dearest[:depth]))]
-        bounds = land.bounds(request, rows, depth)
-        useful = np.zeros(len(rows), dtype=np.bool_)
-        for m in range(2, depth + 1):
-            column = bounds[:, m - 1]
-            worth = np.flatnonzero(column < min(NEVER, sum(dearest[:m])))
-            if len(worth) > many:
-                worth = worth[np.argsort(column[worth], kind="stable")[:many]]
-            useful[worth] = True
-        for at in np.flatnonzero(useful).tolist():
-            options[int(rows[at])] = [k for k in bounds[at].tolist() if k < NEVER]
+        saved = (
+            np.array([min(NEVER, sum(dearest[:m])) for m in range(2, depth + 1)])
+            - land.bounds(request, rows, depth)[:, 1:]
+        )
+        most = saved.max(axis=1)
+        hopes += [(-int(most[at]), int(rows[at])) for at in np.flatnonzero(most > 0).tolist()]
+    options: dict[int, list[int]] = {}
+    for _, row in sorted(hopes)[:MOST_BUNDLES]:
+        costs = [key for key, _ in _search(land, row, spec).bundles(*land.content(row))]
+        if any(costs[m - 1] < sum(dearest[:m]) for m in range(2, min(many, len(costs)) + 1)):
+            options[row] = costs
     return options
 
 
 def _cheapest(keys: Ints, singles: Ints, least: dict[int, list[int]], wait: Waiting, many: int) -> Split:
     """The split that serves most replicas with the least sum of keys; which nodes take single replicas is left open."""
-    limit = int(singles[-1]) if len(singles) else -1
-    plain = np.flatnonzero(keys <= limit)
-    plain = plain[np.argsort(keys[plain], kind="stable")[: many + len(least)]]
-    options: list[tuple[bool, int, list[int]]] = [
-        (False, row, [int(keys[row])]) for row in plain.tolist() if row not in least
-    ]
-    options += [(True, row, list(range(1, fit + 1))) for row, fit in zip(*wait, strict=True)]
+    options = [(True, row, list(range(1, fit + 1))) for row, fit in zip(*wait, strict=True)]
     options += [(False, row, costs) for row, costs in sorted(least.items())]
     best: Ints = np.full(many + 1, NEVER, dtype=np.int64)
     best[0] = 0
@@ -203,11 +192,11 @@ def _cheapest(keys: Ints, singles: Ints, least: dict[int, list[int]], wait: Wait
     for at, (_, _, costs) in enumerate(options):
         before = best.copy()
         for m, cost in enumerate(costs[:many], start=1):
-            grown = np.where(before[:-m] < NEVER, before[:-m] + cost, NEVER)
-            better = np.flatnonzero(grown < best[m:])
-            best[better + m] = grown[better]
-            used[at, better + m] = m
-    left = max(count for count in range(many + 1) if best[count] < NEVER)
+            grown = before[:-m] + cost
+            better = grown < best[m:]
+            np.copyto(best[m:], grown, where=better)
+            used[at, m:][better] = m
+    left = _with_singles(best, _others(keys, singles, least, many), many)
     split = Split({}, {})
     for (waits, row, _), counts in zip(reversed(options), used[::-1], strict=True):
         m = int(counts[left])
@@ -217,3 +206,22 @@ def _cheapest(keys: Ints, singles: Ints, least: dict[int, list[int]], wait: Wait
             split.bundles[row] = m
         left -= m
     return split
+
+
+def _others(keys: Ints, singles: Ints, least: dict[int, list[int]], many: int) -> Ints:
+    """Sums of the 0, 1, … least keys of nodes without a bundle."""
+    limit = int(singles[-1]) if len(singles) else -1
+    plain: Ints = np.flatnonzero(keys <= limit)
+    if least:
+        plain = plain[~np.isin(plain, list(least))]
+    return np.concatenate([[0], np.cumsum(np.sort(keys[plain])[:many])])
+
+
+def _with_singles(best: Ints, sums: Ints, many: int) -> int:
+    """How many replicas go into `best`'s options when the others are single: most replicas first, then the least sum."""
+    options = [
+        (-min(many, count + len(sums) - 1), int(best[count]) + int(sums[min(many - count, len(sums) - 1)]), count)
+        for count in range(many + 1)
+        if best[count] < NEVER
+    ]
+    return min(options)[2]

@@ -182,7 +182,9 @@ class NodeSearch:
             for start in range(0, len(rows), step):
                 some = rows[start : start + step]
                 rooms, sums = self._victim_sets(free[some], masks[some, :held], costs[some, :held])
-                fit = self._fit_count[rooms]
+                # Each victim gives up a GPU to the first replica, so there are at most as many as that one has GPUs.
+                few = (sums & ((1 << JOBS_BITS) - 1)) <= self.count
+                fit = np.where(few, self._fit_count[rooms], 0)
                 for m in range(1, depth + 1):
                     # The first replica may miss the level if the request allows it; those that wait never do.
                     keys = np.where(fit >= m - 1, self._alone[rooms] + sums, NEVER)
@@ -190,12 +192,17 @@ class NodeSearch:
         np.minimum(out, NEVER, out=out)
         return out
 
-    def with_job(self, free: int, masks: Ints, costs: Ints, held: int) -> tuple[int, int] | None:
-        """Least key and its subset among those that take some of the GPUs `held` on one node; None: there is none."""
+    def good_in(self, room: int) -> list[int]:
+        """The subsets within `room` that reach the level, best first."""
+        found: list[int] = self._good[(self._good & ~room) == 0].tolist()
+        return found
+
+    def with_rooms(self, free: int, masks: Ints, costs: Ints) -> tuple[Ints, Ints]:
+        """For each candidate on one node its key, and the GPUs that are free or freed once its victims are gone."""
         keys = self.candidates(np.array([free]), masks[None, :], costs[None, :])[0]
-        keys = np.where(self.subs & held, keys, NEVER)
-        at = int(keys.argmin()) if len(keys) else -1
-        return (int(keys[at]), int(self.subs[at])) if at >= 0 and keys[at] < NEVER else None
+        hit = (masks[:, None] & ~free & self.subs) != 0
+        rooms: Ints = np.bitwise_or.reduce(np.where(hit, masks[:, None], 0), axis=0) | free
+        return keys, rooms
 
     def bundles(self, free: int, masks: Ints, costs: Ints) -> list[tuple[int, int]]:
         """For m = 1, 2, … replicas on one node: (key, first subset) of the cheapest first replica that leaves room for the rest.
@@ -203,10 +210,8 @@ class NodeSearch:
         The rest sits on what is free and on what the first replica's victims free: no further victims. A replica that has
         to wait for the first one counts like one more job in the key.
         """
-        keys = self.candidates(np.array([free]), masks[None, :], costs[None, :])[0]
-        hit = (masks[:, None] & ~free & self.subs) != 0
-        room = np.bitwise_or.reduce(np.where(hit, masks[:, None], 0), axis=0) | free
-        left = room & ~self.subs
+        keys, rooms = self.with_rooms(free, masks, costs)
+        left = rooms & ~self.subs
         options: list[tuple[int, int]] = []
         order = np.argsort(keys, kind="stable")
         order = order[keys[order] < NEVER]

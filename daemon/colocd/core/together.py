@@ -1,25 +1,28 @@
-"""The replicas of all services together: sequentially by priority first, then improved within a fixed budget.
+"""The replicas of all services together.
 
 Services are served in order of priority: how many replicas each gets is decided in that order. Among plans that serve as many,
-the one with the least sum of keys counts.
+the one with the least sum of keys counts. First every service takes its best places in turn; then the best few nodes are
+combined exactly (`exact`), if there are few enough combinations. Both are bounded, and a plan says when a bound was met.
 """
 
+import math
 from collections.abc import Sequence
-from itertools import islice, permutations
 from typing import NamedTuple
 
 import numpy as np
 
-from colocd.core.ground import Ground, Request
-from colocd.core.joint import Spot, allowed, place
+from colocd.core.exact import Clash, ExactSolver, Shared
+from colocd.core.ground import Ground
+from colocd.core.joint import Spot, allowed, open_keys, place
+from colocd.core.search import NEVER
 from colocd.core.service import ServiceSpec
-from colocd.core.view import Job
 
-BUDGET = 100_000
-"""Nodes times replicas that the improvement looks at, over all its tries."""
-MOST_TRIES = 64
-ORDERS = 6
-"""Orders of the services that are tried."""
+MOST_STATES = 512
+"""Combinations of numbers of replicas up to which nodes are combined exactly."""
+MOST_ROWS = 32
+"""Nodes that are combined exactly: for each service those where it is cheapest."""
+MOST_TRIES = 48
+"""Decisions on jobs on several nodes that are tried."""
 
 
 class Want(NamedTuple):
@@ -30,120 +33,102 @@ class Want(NamedTuple):
 
 
 class Joint(NamedTuple):
-    """Places per wanted service (in the order asked), what is left, and whether the budget ended the search."""
+    """Places per wanted service (in the order asked), what is left, and whether a bound ended the search."""
 
     spots: tuple[tuple[Spot, ...], ...]
     land: Ground
     gave_up: bool
 
     @property
-    def score(self) -> tuple[object, ...]:
+    def score(self) -> tuple[int, ...]:
         """Smaller is better: replicas served in order of priority, then the sum of keys."""
         return (*(-len(spots) for spots in self.spots), sum(s.key for spots in self.spots for s in spots))
 
 
-class _Force(NamedTuple):
-    """A job that is evicted for a replica of the `want`-th service on one of its nodes."""
-
-    job: Job
-    row: int
-    want: int
-
-
 def place_all(land: Ground, wants: Sequence[Want]) -> Joint:
     """Places for all wanted replicas; `wants` in order of priority. `land` itself is left alone."""
-    order = tuple(range(len(wants)))
-    best = _solve(land, wants, order, ())
-    paid = [s.key for spots in best.spots for s in spots if s.victims]
-    total = sum(len(spots) for spots in best.spots)
-    if not paid or total < 2:
+    after = land.copy()
+    found = tuple(tuple(place(after, want.spec, want.many)) for want in wants)
+    best = Joint(found, after, gave_up=False)
+    served = all(len(spots) == want.many for spots, want in zip(found, wants, strict=True))
+    if sum(want.many for want in wants) < 2 or (served and not any(s.victims for spots in found for s in spots)):
         return best
-    tries = min(MOST_TRIES, BUDGET // max(1, len(land.index.nodes) * total))
-    forced: tuple[_Force, ...] = ()
-    orders = [o for o in islice(permutations(order), ORDERS) if o != order]
-    candidates, all_seen = _candidates(land, wants, paid, tries - len(orders))
-    gave_up = not all_seen or len(orders) + len(candidates) > tries
-    for other in orders[:tries]:
-        found = _solve(land, wants, other, ())
-        if found.score < best.score:
-            best, order = found, other
-    for force in candidates[: max(0, tries - len(orders))]:
-        if force.job.ref in best.land.gone - land.gone:
+    if math.prod(want.many + 1 for want in wants) > MOST_STATES:
+        return best._replace(gave_up=True)
+    rows, all_rows = _rows(land, wants, best)
+    solver = ExactSolver(land, wants, rows)
+    better, done = _improve(solver, best)
+    return better._replace(gave_up=not (all_rows and done))
+
+
+def _rows(land: Ground, wants: Sequence[Want], known: Joint) -> tuple[list[int], bool]:
+    """Nodes to be combined, and whether these are all that could take a replica: the cheapest, and those already found."""
+    chosen = {spot.row for spots in known.spots for spot in spots}
+    possible: set[int] = set()
+    ranked: list[list[int]] = []
+    for want in wants:
+        keys = open_keys(land, want.spec)
+        order = np.argsort(keys, kind="stable")
+        order = order[keys[order] < NEVER]
+        late = np.flatnonzero((land.later != 0) & allowed(land, want.spec))
+        ranked.append([*late.tolist(), *order[: MOST_ROWS + 1].tolist()])
+        possible.update(ranked[-1])
+        # A node that takes no replica now may get room from a job that is evicted elsewhere.
+        possible.update(row for row in _beside(land, ranked[-1], MOST_ROWS) if allowed(land, want.spec)[row])
+    for depth in range(max((len(rows) for rows in ranked), default=0)):
+        for rows in ranked:
+            if depth < len(rows) and len(chosen) < MOST_ROWS:
+                chosen.add(rows[depth])
+    rest = sorted(possible - chosen)
+    chosen.update(rest[: max(0, MOST_ROWS - len(chosen))])
+    return sorted(chosen), not possible - chosen
+
+
+def _beside(land: Ground, rows: Sequence[int], most: int) -> set[int]:
+    """Rows of other nodes of the evictable jobs on these nodes."""
+    found: set[int] = set()
+    for row in rows[:most]:
+        for job in land.holders(row, -1):
+            found.update(land.index.row[name] for name in job.gpus or () if name in land.index.row)
+    return found
+
+
+def _improve(solver: ExactSolver, best: Joint) -> tuple[Joint, bool]:
+    """The best plan found by deciding step by step which jobs on several nodes are shared, and whether all steps were tried."""
+    tried: set[frozenset[Shared]] = set()
+    agenda: list[tuple[Shared, ...]] = [()]
+    moves, first = _moves(solver), True
+    while agenda:
+        shared = agenda.pop(0)
+        if frozenset(shared) in tried:
             continue
-        found = _solve(land, wants, order, (*forced, force))
-        if found.score < best.score:
-            best, forced = found, (*forced, force)
-    return best._replace(gave_up=gave_up)
-
-
-def _solve(land: Ground, wants: Sequence[Want], order: Sequence[int], forced: Sequence[_Force]) -> Joint:
-    land = land.copy()
-    spots: list[list[Spot]] = [[] for _ in wants]
-    for force in forced:
-        spot = _through(land, force, wants[force.want].spec)
-        if spot is not None and len(spots[force.want]) < wants[force.want].many:
-            land.take(spot.row, spot.gpus, spot.victims)
-            spots[force.want].append(spot)
-    for at in order:
-        left = wants[at].many - len(spots[at])
-        if left > 0:
-            spots[at] += place(land, wants[at].spec, left)
-    return Joint(tuple(tuple(found) for found in spots), land, gave_up=False)
-
-
-def _through(land: Ground, force: _Force, spec: ServiceSpec) -> Spot | None:
-    """The best place on the node that takes GPUs of the job; None: there is none."""
-    if force.job.ref in land.gone or not land.open[force.row]:
-        return None
-    search = land.search(force.row, Request.of(spec))
-    if search is None:
-        return None
-    free, masks, costs = land.content(force.row)
-    held = (force.job.gpus or {})[land.index.nodes[force.row].name] & ~free
-    found = search.with_job(free, masks, costs, held)
-    if found is None:
-        return None
-    key, gpus = found
-    return Spot(force.row, gpus, tuple(land.holders(force.row, gpus)), key, waits=False)
-
-
-def _candidates(land: Ground, wants: Sequence[Want], paid: Sequence[int], most: int) -> tuple[list[_Force], bool]:
-    """Jobs whose eviction may serve several replicas more cheaply, most promising first, and whether these are all.
-
-    A job is listed with the node and the service where it comes cheapest; about `most` jobs are looked at.
-    """
-    dearest = sorted(paid, reverse=True)
-    smallest = min(want.spec.gpus_per_replica for want in wants)
-    rows = land.evictable()
-    keys = land.job_keys(rows)
-    rows, keys = rows[keys < sum(dearest)], keys[keys < sum(dearest)]
-    order = np.argsort(keys / np.maximum(1, land.index.gpus[rows]), kind="stable")
-    limits = [allowed(land, want.spec) & land.open for want in wants]
-    found: list[tuple[float, tuple[int, int], _Force]] = []
-    looked = 0
-    for at in order.tolist():
-        job, key = land.index.jobs[int(rows[at])], int(keys[at])
-        if job is None or not job.gpus:
+        if len(tried) >= MOST_TRIES:
+            return best, False
+        tried.add(frozenset(shared))
+        found = solver.solve(shared)
+        if found is None:
             continue
-        nodes = [land.index.row[name] for name in job.gpus if name in land.index.row]
-        gain = sum(_open_gpus(land, i, job) // smallest for i in nodes)
-        if gain < 2 or key >= sum(dearest[:gain]):
+        if isinstance(found, Clash):
+            agenda[:0] = [(*shared, Shared(found.job.ref, row)) for row in found.rows]
             continue
-        looked += 1
-        if looked > most:
-            return [force for _, _, force in sorted(found, key=lambda item: item[:2])], False
-        forces = [
-            (spot.key, _Force(job, i, want))
-            for want in range(len(wants))
-            for i in nodes
-            if limits[want][i] and (spot := _through(land, _Force(job, i, want), wants[want].spec)) is not None
-        ]
-        for cost, force in sorted(forces, key=lambda pair: pair[0])[:2]:
-            if cost < sum(dearest[:gain]):
-                found.append((cost / gain, job.order, force))
-    return [force for _, _, force in sorted(found, key=lambda item: item[:2])], True
+        spots, land = found
+        plan = Joint(tuple(tuple(s) for s in spots), land, gave_up=False)
+        if plan.score < best.score or first:
+            best, first = min(best, plan, key=lambda joint: joint.score), False
+            known = {s.ref for s in shared}
+            agenda = [(*shared, move) for move in moves if move.ref not in known] + agenda
+    return best, True
 
 
-def _open_gpus(land: Ground, i: int, job: Job) -> int:
-    """GPUs of a node that are free once the job is gone."""
-    return (int(land.free_masks[i]) | (job.gpus or {})[land.index.nodes[i].name]).bit_count()
+def _moves(solver: ExactSolver) -> list[Shared]:
+    """Jobs that could be shared, cheapest per GPU first, from each of their nodes."""
+    land, rows = solver.land, set(solver.rows)
+    found: list[tuple[float, tuple[int, int], int, Shared]] = []
+    jobs = {job.ref: job for row in solver.rows for job in land.holders(row, -1)}
+    for job in jobs.values():
+        mine = [land.index.row[name] for name in job.gpus or () if name in land.index.row]
+        if len(mine) < 2:
+            continue
+        price = land.cost([job]) / sum(mask.bit_count() for mask in (job.gpus or {}).values())
+        found += [(price, job.order, row, Shared(job.ref, row)) for row in mine if row in rows and land.open[row]]
+    return [move for *_, move in sorted(found, key=lambda item: item[:3])]
