@@ -15,7 +15,28 @@ from colocd.slurm.cli import CliSlurm
 from colocd.slurm.port import Submission
 from colocd.testcluster import PrivateCluster
 
+MATRIX = "COLOC_TEST_MATRIX"
 FOREVER = "#!/bin/bash\nwhile :; do sleep 0.2; done\n"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests marked `matrix` out unless they are asked for, and skip what only root can do for anybody else."""
+    if os.getuid() != 0:
+        for item in items:
+            if item.get_closest_marker("root"):
+                item.add_marker(pytest.mark.skip("only root can submit jobs as several users"))
+    if os.environ.get(MATRIX) != "1":
+        left_out = [item for item in items if item.get_closest_marker("matrix")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out: nothing is skipped silently."""
+    if os.environ.get(MATRIX) != "1":
+        terminalreporter.write_line(f"tests marked `matrix` were left out: `make test-crash` ({MATRIX}=1) runs them")
+    if os.getuid() != 0:
+        terminalreporter.write_line("tests marked `root` were skipped: `make test` as root runs them, too")
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +109,9 @@ class Live:
 def live(clean_cluster: PrivateCluster) -> Live:
     """`Live` on the clean shared cluster."""
     return Live(clean_cluster)
+
+
+@pytest.fixture
+def make_live() -> type[Live]:
+    """`Live` for a cluster that a test starts itself."""
+    return Live

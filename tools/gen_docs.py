@@ -23,8 +23,8 @@ HEAD = """\
 colocd and `coloc` read `/etc/coloc/colocd.toml`; `--config` or the environment variable `COLOC_CONFIG` name another one. It is
 TOML. Every key has a default, so an empty file is a valid one, and only what differs has to be written;
 `systemd/colocd.toml.example` is a commented start. `coloc config check` names line, key and reason of a mistake (exit 78),
-and warns of values that are legal but hardly meant. `systemctl reload colocd` takes a changed file over between two
-cycles; a file with a mistake changes nothing then.
+and warns of values that are legal but hardly meant. `systemctl reload colocd` takes mode, policy and topology of a
+changed file over between two cycles; the rest needs a restart. A file with a mistake changes nothing then.
 
 Durations are numbers of seconds or texts with units: `90`, `"90s"`, `"5m"`, `"1h30m"`, `"2d"`, `"1w"`. Unknown keys are errors.
 Paths are absolute.

@@ -38,6 +38,8 @@ missing_packages() {   # one a line; python3-venv stands for any Python that wil
     have_postgres || echo postgresql
     type -P systemd-analyze >/dev/null || echo systemd
     type -P git >/dev/null || echo git
+    # tests compile a stand-in for NVIDIA's library
+    { type -P gcc && [[ -e /usr/include/stdio.h ]]; } >/dev/null || printf '%s\n' gcc libc6-dev
     find_python >/dev/null || echo python3-venv
 }
 
@@ -77,7 +79,7 @@ packages() {
     ((${#missing[@]})) || return 0
     type -P apt-get >/dev/null ||
         fail "missing here: ${missing[*]} (Debian's names), and there is no apt-get to install them" \
-            "install Slurm, munge, PostgreSQL, systemd, git and Python 3.11 or later, then run this again"
+            "install Slurm, munge, PostgreSQL, systemd, git, a C compiler and Python 3.11 or later, then run this again"
     if ((EUID)); then
         fail "Debian packages are missing: ${missing[*]}" \
             "run this first, once, then the same make command again:  sudo tools/setup.sh packages"

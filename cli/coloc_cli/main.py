@@ -20,6 +20,7 @@ COMMANDS = {
     "history": "The newest decisions and handovers.",
     "pause": "Stop acting until `coloc resume`.",
     "resume": "Act again after `coloc pause`.",
+    "topo": "Links between GPUs: show, check, import, dump.",
     "service": "Apply, list, show and remove services.",
     "sbatch": "Submit a batch job; takes all options of sbatch.",
     "checkpointed": "Inside a job: say that a checkpoint is complete.",

@@ -10,6 +10,7 @@ import msgspec
 from coloc_topology.shape import Shape
 from colocd.act.actor import Actor
 from colocd.act.handover import HandoverMachine
+from colocd.act.pace import Pace
 from colocd.act.replicas import Replicas
 from colocd.act.tools import RETRY, Tools
 from colocd.answers import Answers
@@ -19,6 +20,8 @@ from colocd.core.actions import Plan
 from colocd.core.plan import plan
 from colocd.core.service import ServiceSpec
 from colocd.core.view import ReplicaState, View
+from colocd.core.wishes import is_wish
+from colocd.core.wishes import subject as subject_of
 from colocd.errors import ColocError, SlurmUnknown, SlurmUnreachable, StoreUnavailable
 from colocd.metrics import Metrics
 from colocd.observe import Observed, Observer
@@ -55,6 +58,7 @@ class Daemon:
             shape=self._node_shapes.get,
         )
         self._machine = HandoverMachine(self.tools)
+        self._pace = Pace(clock, config.cycle.handover_period)
         self._actor = Actor(self.tools, lambda: secrets.token_hex(8))
         self._replicas = Replicas(self.tools)
         self._said: dict[str, str] = {}
@@ -69,16 +73,17 @@ class Daemon:
         self.config = config
         self.tools.policy = config.policy
         self.answers.config = config
+        self._pace.first = config.cycle.handover_period
         self._observer.forget_topology()
 
     def _spec(self, name: str) -> ServiceSpec | None:
         """Specification of an applied service; read from the store when the last view did not know it yet."""
-        if name not in self._specs:
+        if name not in self._specs and not is_wish(name):
             row = next((r for r in self.store.services() if r.name == name), None)
             if row is None:
                 return None
             self._specs[name] = spec_from_json(row.spec)
-        return self._specs[name]
+        return self._specs.get(name)
 
     # -- the cycle ---------------------------------------------------------------------------------------------------
 
@@ -90,9 +95,11 @@ class Daemon:
         except _PASSING as error:
             sentence = f"nothing was done: {error}"
             self.answers.trouble = str(error)
+            self.metrics.failed()
         except ColocError as error:
             sentence = f"nothing was done: {error} ({error.hint})"
             self.answers.trouble = str(error)
+            self.metrics.failed()
         seconds = self.clock.monotonic() - begun
         self.metrics.cycle(seconds)
         self.answers.finished(self.clock.now(), seconds, sentence)
@@ -131,16 +138,22 @@ class Daemon:
         self.step_handovers()
 
     def step_handovers(self) -> int:
-        """Step every open handover once as far as it goes; returns how many stay open."""
+        """Step every open handover that is due as far as it goes; returns how many stay open."""
         open_handovers = self.store.handovers(only_open=True)
+        self._pace.keep({h.id for h in open_handovers})
         left = 0
         for handover in open_handovers:
+            if not self._pace.due(handover):
+                left += 1
+                continue
             try:
                 after = self._machine.run(handover)
             except _PASSING as error:
                 self._say_once(f"handover:{handover.id}", f"handover:{handover.id}", "waiting", str(error))
+                self._pace.looked(handover, handover)
                 left += 1
                 continue
+            self._pace.looked(handover, after)
             if after.state in ("released", "failed", "rolled-back"):
                 self.metrics.handover(after)
                 self._said.pop(f"handover:{handover.id}", None)
@@ -168,12 +181,13 @@ class Daemon:
         if view.mode != "act":
             for action in result.actions:
                 words = msgspec.to_builtins(action)
-                subject = f"job:{words['job']}" if "job" in words else f"service:{words['service']}"
+                subject = f"job:{words['job']}" if "job" in words else subject_of(words["service"])
                 self._say_once(
                     f"advice:{words['type']}:{subject}", subject, "advice", f"would {words['type']}: {action.why}"
                 )
+        asked = {s.spec.name for s in view.services}
         for note in result.notes:
-            if note.subject.startswith("service:"):
+            if note.subject.startswith("service:") or (is_wish(note.subject) and note.subject in asked):
                 self._say_once(f"note:{note.subject}", note.subject, "short", note.text)
         for name in {k for k in self._said if k.startswith("note:")} - {f"note:{n.subject}" for n in result.notes}:
             del self._said[name]

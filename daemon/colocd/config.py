@@ -47,7 +47,7 @@ class TopologySource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     nodes: str
     """The nodes, as Slurm writes them: `n[1-4],gpu07`."""
     file: str
-    """A file with the output of `nvidia-smi topo -m` of one of these nodes, in Slurm's GPU order."""
+    """A file of one of these nodes, in Slurm's GPU order: what `coloc topo import` makes, or `nvidia-smi topo -m`."""
 
 
 class TopologyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,8 +65,7 @@ class CycleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     period: float = 10.0
     """A cycle (observe, foresee, plan, act) starts this often."""
     handover_period: float = 0.2
-    """Open handovers are stepped this often."""
-    horizon: float = 86400.0
+    """Open handovers are looked at this often after a change, then less and less often (at most every 2 s)."""
     """How far ahead load is foreseen."""
 
 
@@ -132,9 +131,10 @@ RULES: dict[str, Rule] = {
     "topology.sources[].file": Rule(check=absolute_path),
     "cycle.period": duration(high=3600.0),
     "cycle.handover_period": duration(high=60.0),
-    "cycle.horizon": duration(high=14 * 86400.0),
     "policy.batch_partitions": Rule(check=lambda names: None if names else "must name at least one partition"),
     "policy.batch_partitions[]": Rule(check=one_line),
+    "policy.online_partitions": Rule(),
+    "policy.online_partitions[]": Rule(check=one_line),
     "policy.grace": duration(),
     "policy.protected_runtime": duration(zero=True),
     "policy.max_evictions_per_job": Rule(low=0, high=1_000_000),
@@ -162,8 +162,6 @@ def parse_config(text: str, filename: str) -> Config:
     config = document.build(Config, RULES)
     if config.api.socket == config.api.admin_socket:
         document.complain(("api", "admin_socket"), "must differ from api.socket, which is open to everybody")
-    if config.cycle.horizon < config.cycle.period:
-        document.complain(("cycle", "horizon"), "must not be shorter than cycle.period")
     if config.cycle.handover_period > config.cycle.period:
         document.complain(("cycle", "handover_period"), "must not be longer than cycle.period")
     document.finish()
@@ -215,10 +213,8 @@ def _odd(config: Config) -> Iterable[str]:
         yield "policy.max_evictions_per_job is 0: no batch job is ever a victim, so GPUs only come back when jobs end"
     if policy.max_unsaved == 0:
         yield "policy.max_unsaved is 0: lost work counts for nothing when victims are chosen"
-    if config.database.keep_load < 14 * 86400.0:
-        yield "database.keep_load is below two weeks: the forecast cannot learn the days of the week"
-    if cycle.horizon < 3600.0:
-        yield "cycle.horizon is below an hour: valleys look too short for most batch jobs"
+    if config.database.keep_load < 3 * 86400.0:
+        yield "database.keep_load is below three days: the forecast has few earlier days to learn from"
 
 
 def _file_warnings(path: Path, config: Config) -> Iterable[str]:

@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from colocd.core.need import counted, need
 from colocd.core.view import ReplicaState, View
+from colocd.core.wishes import is_wish
 from colocd.gpu_use import gpu_use
 from colocd.store.records import Handover
 
@@ -16,6 +17,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
         self._cycles = Histogram("coloc_cycle_seconds", "Duration of a cycle", buckets=_SECONDS, registry=r)
+        self._failed = Counter("coloc_cycles_failed", "Cycles that could not read Slurm or the store", registry=r)
+        self._viewed = Gauge("coloc_view_timestamp_seconds", "When the last view was made (Unix seconds)", registry=r)
         self._gpus = Gauge("coloc_gpus", "GPUs by who holds them", ["use"], registry=r)
         self._need = Gauge("coloc_service_replicas_needed", "Replicas a service needs", ["service"], registry=r)
         self._have = Gauge("coloc_service_replicas", "Replicas that serve or will", ["service"], registry=r)
@@ -38,16 +41,23 @@ class Metrics:
         """Count a finished cycle."""
         self._cycles.observe(seconds)
 
+    def failed(self) -> None:
+        """Count a cycle that had no view: all gauges are as old as `coloc_view_timestamp_seconds` then."""
+        self._failed.inc()
+
     def seen(self, view: View) -> None:
         """Show a view."""
         for use, count in gpu_use(view).items():
             self._gpus.labels(use).set(count)
+        self._viewed.set(view.at)
         self._problems.set(len(view.problems))
         self._paused.set(view.paused is not None)
         for gauge in (self._need, self._have, self._ready, self._load):
             gauge.clear()
         for service in view.services:
             name = service.spec.name
+            if is_wish(name):
+                continue  # a label per job would grow without end
             self._need.labels(name).set(need(service, view.policy, view.at).now)
             self._have.labels(name).set(len(counted(service)))
             self._ready.labels(name).set(sum(r.state is ReplicaState.READY for r in service.replicas))

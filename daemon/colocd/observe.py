@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from colocd.act.adoption import KEPT
 from colocd.act.tools import RETRY
 from colocd.clock import Clock
 from colocd.config import Config
@@ -23,6 +24,7 @@ from colocd.core.view import (
     ServiceView,
     View,
 )
+from colocd.core.wishes import served
 from colocd.errors import BadFile
 from colocd.servicefile import spec_from_json
 from colocd.shapes import LoadedShapes, load_shapes
@@ -104,7 +106,7 @@ class Observer:
             nodes=tuple(sorted(nodes, key=lambda n: n.name)),
             jobs=tuple(sorted(cluster.jobs, key=lambda j: j.order)),
             facts=facts,
-            services=services,
+            services=services + self._wishes(cluster.jobs, handovers, config, now),
             handovers=tuple(_brief(h) for h in handovers),
             problems=problems,
         )
@@ -169,6 +171,17 @@ class Observer:
         else:
             self._low_since.setdefault(spec.name, now)
         return msgspec.structs.replace(view, low_since=self._low_since.get(spec.name))
+
+    def _wishes(
+        self, jobs: Sequence[Job], handovers: Sequence[Handover], config: Config, now: float
+    ) -> tuple[ServiceView, ...]:
+        """Other people's jobs that ask for a place, as services of one replica."""
+        waiting = [j.ref for j in jobs if j.request is not None and j.held is Held.ADMIN]
+        kept = {ref for ref in waiting if self._store.setting(f"{KEPT}{ref}") is not None}
+        found = served(jobs, config.policy, {h.service for h in handovers}, kept)
+        return tuple(
+            msgspec.structs.replace(s, retry_at=_number(self._store.setting(f"{RETRY}{s.spec.name}"))) for s in found
+        )
 
     def _facts(self, jobs: Iterable[Job], handovers: Sequence[Handover], now: float) -> dict[str, JobFacts]:
         """Bring the store's memory of coloc's batch jobs up to what Slurm says, and return it for the view."""

@@ -10,12 +10,13 @@ from coloc_topology.errors import TopologyError
 from coloc_topology.fit import fit_table
 from coloc_topology.gres_conf import NodeGres, read_gres_conf
 from coloc_topology.hostlist import expand, fold
-from coloc_topology.nvidia_smi import read_topo
 from coloc_topology.shape import Level, Shape
 from coloc_topology.slurm_conf import gpu_types
+from coloc_topology.source import Source, read_source
 from coloc_topology.subsets import MAX_GPUS
 from colocd.config import TopologyConfig
 from colocd.errors import BadConfig
+from colocd.network import NodeDomains, load_domains
 
 _Fact = TypeVar("_Fact")
 
@@ -24,23 +25,31 @@ SLURM_CONF = "/etc/slurm/slurm.conf"
 
 
 class LoadedShapes(NamedTuple):
-    """Shapes by name; per node the name of its shape, None: unknown, then nothing is guaranteed there; and why."""
+    """Shapes by name; per node the name of its shape, None: unknown, then nothing is guaranteed there; and why.
+
+    `domains`: what joins a node with others (NVLink domain, leaf switch, block); nodes of which nothing is told are missing.
+    """
 
     shapes: dict[str, Shape]
     nodes: dict[str, str | None]
     problems: tuple[str, ...]
+    domains: dict[str, NodeDomains] = {}
 
 
-def load_shapes(config: TopologyConfig, nodes: Sequence[tuple[str, int]], slurm_conf: str | None) -> LoadedShapes:
+def load_shapes(
+    config: TopologyConfig, nodes: Sequence[tuple[str, int]], slurm_conf: str | None, show_topo: str | None = None
+) -> LoadedShapes:
     """Shapes of the nodes (name, number of GPUs): from `config.sources` first, else from gres.conf.
 
     gres.conf is `config.gres_conf`, or lies beside `slurm_conf` (None: beside /etc/slurm/slurm.conf). Nodes with equal link
-    matrices share one shape. Raises `BadConfig` naming file and line when a file that is named, or gres.conf, cannot be read.
+    matrices share one shape. `show_topo` is the output of `scontrol show topology`, for want of a topology file there. Raises
+    `BadConfig` naming file and line when a file that is named, or gres.conf, cannot be read.
     """
     problems: list[str] = []
     told: dict[str, Shape] = {}
+    nvlink: dict[str, str] = {}
     known = {name for name, _ in nodes}
-    from_files = _sources(config, known, problems)
+    from_files = _sources(config, known, nvlink, problems)
     gres_nodes = [(name, gpus) for name, gpus in nodes if gpus and name not in from_files]
     from_gres = _gres_shapes(config, [name for name, _ in gres_nodes], slurm_conf, problems) if gres_nodes else {}
     refused: dict[str, list[str]] = {}
@@ -58,7 +67,8 @@ def load_shapes(config: TopologyConfig, nodes: Sequence[tuple[str, int]], slurm_
         refused.setdefault(reason, []).append(name)
     problems += [f"topology of {fold(names)} is not used: {reason}" for reason, names in refused.items()]
     shapes, names = _shared(told)
-    return LoadedShapes(shapes, {name: names.get(name) for name, _ in nodes}, tuple(problems))
+    domains = load_domains(slurm_conf or SLURM_CONF, [name for name, _ in nodes], nvlink, problems, show_topo)
+    return LoadedShapes(shapes, {name: names.get(name) for name, _ in nodes}, tuple(problems), domains)
 
 
 def _read(path: str) -> str:
@@ -68,8 +78,8 @@ def _read(path: str) -> str:
         raise BadConfig(f"{path}: {error.strerror or 'cannot be read'}") from error
 
 
-def _sources(config: TopologyConfig, known: set[str], problems: list[str]) -> dict[str, Shape]:
-    """Shapes from the configured nvidia-smi outputs; the first source that names a node counts."""
+def _sources(config: TopologyConfig, known: set[str], nvlink: dict[str, str], problems: list[str]) -> dict[str, Shape]:
+    """Shapes from the configured files; the first source that names a node counts. NVLink domains go into `nvlink`."""
     found: dict[str, Shape] = {}
     for number, source in enumerate(config.sources, start=1):
         try:
@@ -77,7 +87,7 @@ def _sources(config: TopologyConfig, known: set[str], problems: list[str]) -> di
         except TopologyError as error:
             raise BadConfig(f"topology source {number}: nodes is no host list: {error.reason}") from error
         try:
-            read = read_topo(_read(source.file), Path(source.file).stem)
+            read = read_source(_read(source.file), Path(source.file).stem)
         except TopologyError as error:
             raise BadConfig(f"{source.file}, {error}") from error
         strange = [name for name in names if name not in known]
@@ -88,9 +98,23 @@ def _sources(config: TopologyConfig, known: set[str], problems: list[str]) -> di
             problems.append(f"topology file {source.file} is not used for {fold(twice)}: an earlier source names them")
         if read.pcie_only:
             problems.append(f"topology file {source.file} shows no NVLinks: it comes from `topo -mp`, give `topo -m`")
+        problems += [f"topology file {source.file}: {note}" for note in _doubts(read)]
+        if read.facts is not None and read.domain is not None:
+            # Nodes of one type share a dump, but only the node that it was made on is known to be in its domain.
+            its_own = [name for name in names if len(names) == 1 or name == read.facts.host]
+            nvlink.update((name, read.domain) for name in its_own if name not in found)
         for name in names:
             found.setdefault(name, read.shape)
     return found
+
+
+def _doubts(read: Source) -> list[str]:
+    """What is uncertain in an NVML dump, and whether Slurm may number its GPUs in another order."""
+    doubts = list(read.notes)
+    minors = [number.minor for number in read.numbers if number.minor is not None]
+    if read.facts is not None and read.facts.order is None and minors != sorted(minors):
+        doubts.append("its minor numbers do not follow the PCI order; `coloc topo import` compares it with gres.conf")
+    return doubts
 
 
 def _gres_shapes(

@@ -12,6 +12,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from colocd.app import Daemon
+from colocd.errors import StoreUnavailable
 from colocd.notify import Notifier
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,10 @@ class Timetable:
         try:
             if self._daemon.step_handovers() == 0:
                 self._scheduler.pause_job("handovers")
+        except StoreUnavailable as error:
+            # The next cycle meets the same, says so once, and has the handovers go on.
+            log.debug("the handovers wait: %s", error)
+            self._scheduler.pause_job("handovers")
         except Exception:
             log.exception("a handover step failed; the next cycle tries again")
             self._scheduler.pause_job("handovers")

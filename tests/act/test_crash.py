@@ -182,3 +182,17 @@ def test_store_gone_in_the_middle(tmp_path: Path) -> None:
 
     rig.store.save_handover = flaky  # type: ignore[method-assign]
     rig.assert_good(_patient(rig, h), victims)
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_node_dies_between_the_marks_and_the_signal(tmp_path: Path, reached: bool) -> None:
+    """Nobody told: rolled back. Perhaps told (the call timed out): the victims get their requeue, then it is given up."""
+    rig, h, victims = _scene(tmp_path)
+    rig.slurm.fault("signal", SlurmUnknown if reached else SlurmUnreachable, "after" if reached else "before", times=3)
+    rig.slurm.after_call = lambda name, args: rig.slurm.fail_node("n1") if name == "signal" else None
+    rig.slurm.on_call = lambda name, args: rig.slurm.drain("n1") if name == "signal" and not reached else None
+    h = _patient(rig, h)
+    assert h.state == ("failed" if reached else "rolled-back")
+    assert rig.leftovers() == []
+    if not reached:
+        assert all(rig.job(v).state is JobState.RUNNING for v in victims)

@@ -188,6 +188,7 @@ def test_each_array_task_speaks_for_itself(clean_cluster: PrivateCluster, submit
     ]
 
 
+@pytest.mark.root
 def test_a_job_of_somebody_else(clean_cluster: PrivateCluster, tmp_path: Path) -> None:
     assert os.geteuid() == 0, "this test changes users: run the tests marked `slurm` as root"
     ref = clean_cluster.run("sbatch", "--parsable", "-H", "--comment=[coloc v=1]", "--wrap=true").stdout.strip()

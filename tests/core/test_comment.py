@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colocd.core.comment import own_key, own_token, parse_comment, with_checkpoint
-from colocd.core.view import Checkpoint
+from colocd.core.comment import own_key, own_token, parse_comment, parse_request, with_checkpoint
+from colocd.core.service import Mode
+from colocd.core.view import Checkpoint, Request
 
 seconds = st.none() | st.floats(0, 4e9, allow_nan=False).map(lambda x: float(f"{x:.15g}"))
 
@@ -42,3 +43,13 @@ def test_nonsense_facts_are_none() -> None:
 def test_own_jobs() -> None:
     assert own_key("x " + own_token("a1:b")) == "a1:b"
     assert own_key("[coloc-own key=]") is None
+
+
+def test_requests() -> None:
+    assert parse_request("x") is None
+    assert parse_request("my job [coloc-place v=1]") == Request()
+    assert parse_request("[coloc-place v=1 level=NODE mode=best-effort]") == Request(
+        level="NODE", mode=Mode.BEST_EFFORT
+    )
+    assert parse_request("[coloc-place v=1 level=WARP]") is None
+    assert parse_request("[coloc-place v=2 level=NODE]") is None

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.daemon_rig import DaemonRig
 
 from colocd.core.view import Held, JobState
-from colocd.errors import NotFound, SlurmUnreachable, StoreUnavailable
+from colocd.errors import NotFound, SlurmRefused, SlurmUnreachable, StoreUnavailable
 from colocd.slurm.port import Submission
 
 
@@ -275,3 +275,12 @@ def test_only_a_requeued_job_is_told_to_start_now(rig: DaemonRig) -> None:
     again = [ref for ref, change in (c.args for c in rig.slurm.calls if c.name == "update") if change.start_now]
     assert again
     assert set(again) <= {r for r in refs if rig.slurm.jobs([r])[r].restarts}
+
+
+def test_one_job_that_slurm_refuses_stops_nobody_else(rig: DaemonRig) -> None:
+    refs = [rig.batch(f"train{i}", 1) for i in range(4)]
+    refused = SlurmRefused("job is broken")
+    rig.slurm.fault("release", refused, times=10_000, when=lambda args: refs[1] in args[0])
+    rig.run(10)
+    assert [rig.slurm.jobs([r])[r].state for r in refs].count(JobState.RUNNING) == 3
+    assert sum(c.name == "release" and refs[1] in c.args[0] for c in rig.slurm.calls) == 2

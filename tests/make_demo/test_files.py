@@ -34,7 +34,6 @@ def test_the_configuration_is_accepted() -> None:
     config = parse_config(files.fill("colocd.toml.in", VALUES), "colocd.toml")
     assert config.mode == "act"
     assert config.cycle.period <= 1.0
-    assert config.cycle.horizon == curve.DAY
 
 
 def test_the_service_file_is_accepted() -> None:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+
 from colocd.core.view import Held, JobState
 from colocd.errors import SlurmRefused
 from colocd.slurm.port import JobUpdate
@@ -43,6 +44,7 @@ def test_the_environment_is_what_was_asked_for(live: Live, monkeypatch: pytest.M
     assert live.job(ref).partition == "online"
 
 
+@pytest.mark.root
 def test_as_another_user_without_any_capability(live: Live) -> None:
     """The systemd unit takes every capability away; submitting as others must still work, with their group."""
     if os.getuid() != 0:
@@ -63,6 +65,7 @@ def test_as_another_user_without_any_capability(live: Live) -> None:
         assert live.job(again.stdout.strip()).user == "daemon"
 
 
+@pytest.mark.root
 def test_a_submission_with_everything(live: Live) -> None:
     live.slurm.reserve("coloc-x", "n2", ["root"], 5)
     ref = live.submit(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from colocd.clock import SystemClock
 from colocd.config import SlurmConfig
 from colocd.core.view import JobState

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from colocd.core.view import JobState
 from colocd.slurm.port import JobUpdate
 
@@ -46,6 +47,7 @@ def forged(victim: str, gpus: str) -> str:
 
 
 @pytest.mark.parametrize("crowd", [1, 6], ids=["read alone", "read all at once"])
+@pytest.mark.root
 def test_a_forged_record_of_another_job(live: Live, crowd: int) -> None:
     victim = live.start("--gres=gpu:2", "-w", "n1")
     live.reach(JobState.RUNNING, [victim])
@@ -62,6 +64,7 @@ def test_a_forged_record_of_another_job(live: Live, crowd: int) -> None:
     assert found[liar].gpus is None
 
 
+@pytest.mark.root
 def test_a_job_that_lies_about_itself_is_unknown(live: Live) -> None:
     detail = "Nodes=n1 CPU_IDs=0 Mem=0 GRES=gpu:h100:1(IDX:7)"
     liar = live.start("--gres=gpu:1", "-w", "n1", "-J", detail, "--comment", f"\n   {detail} ", user="daemon")
@@ -75,6 +78,7 @@ def test_a_job_that_lies_about_itself_is_unknown(live: Live) -> None:
     assert all(mask.bit_count() == 1 for mask in masks)
 
 
+@pytest.mark.root
 def test_a_cpu_job_cannot_claim_gpus(live: Live) -> None:
     liar = live.start("-w", "n1", "-J", "x\nJobId=1 Nodes=n1 CPU_IDs=0 Mem=0 GRES=gpu:h100:8(IDX:0-7) ", user="daemon")
     live.reach(JobState.RUNNING, [liar])

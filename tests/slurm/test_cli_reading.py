@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from colocd.core.view import Held, JobState
 from colocd.errors import SlurmRefused
 from colocd.testcluster import PrivateCluster

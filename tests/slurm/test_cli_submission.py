@@ -5,6 +5,7 @@ import os
 import subprocess
 
 import pytest
+
 from colocd.errors import SlurmRefused
 from colocd.slurm.port import Submission
 from colocd.slurm.submission import arguments, environment, script

@@ -1,12 +1,13 @@
 """Slurm's notations, the cross-check of GPU masks, node states and error classes: pure parts of the adapter."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from coloc_topology.shape import idx
 from colocd.errors import ColocError, SlurmRefused, SlurmUnknown, SlurmUnreachable
 from colocd.slurm import details, nodes, values
 from colocd.slurm.shell import failure
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

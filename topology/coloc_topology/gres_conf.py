@@ -49,7 +49,7 @@ class NodeGres(NamedTuple):
 class _Entry(NamedTuple):
     """A line of gres.conf: the nodes it is for (None: all), and its GPUs, still without index."""
 
-    nodes: frozenset[str] | None
+    nodes: dict[str, None] | None
     is_global: bool
     autodetect: str | None
     gpus: tuple[Gpu, ...]
@@ -60,7 +60,31 @@ class GresConf:
 
     def __init__(self, entries: Sequence[_Entry]) -> None:
         self._entries = entries
+        self._for_all: list[int] = []
+        self._for_one: dict[str, list[int]] = {}
+        for i, entry in enumerate(entries):
+            if entry.nodes is None:
+                self._for_all.append(i)
+            for name in entry.nodes or ():
+                self._for_one.setdefault(name, []).append(i)
         self._known: dict[tuple[tuple[int, ...], tuple[str, ...]], NodeGres] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All nodes that are named, in the file's order of first mention; empty: the lines are for all nodes."""
+        return tuple(self._for_one)
+
+    def gpus(self, name: str, types: Sequence[str] = ()) -> tuple[Gpu, ...]:
+        """GPUs of a node as `node` has them, also when their links contradict each other."""
+        return _ordered([self._entries[i] for i in self.lines(name)], types)
+
+    def autodetect(self, name: str) -> tuple[str, ...]:
+        """The different values of AutoDetect that a node is given, in lower case; its own ones if it has any."""
+        return tuple(dict.fromkeys(_told([self._entries[i] for i in self.lines(name)])))
+
+    def lines(self, name: str) -> tuple[int, ...]:
+        """Which entries count for a node: nodes with equal ones (and types) have equal GPUs."""
+        return tuple(sorted([*self._for_all, *self._for_one.get(name, ())]))
 
     def node(self, name: str, types: Sequence[str] = ()) -> NodeGres:
         """GPUs and shape of a node (a node that is not named: of the lines for all nodes).
@@ -68,7 +92,7 @@ class GresConf:
         An index is the order of appearance, within the order of `types`: slurm.conf's `Gres=gpu:a:4,gpu:b:4` puts all
         GPUs of type a first. Raises `TopologyError` when the node's lines contradict each other.
         """
-        lines = tuple(i for i, entry in enumerate(self._entries) if entry.nodes is None or name in entry.nodes)
+        lines = self.lines(name)
         key = (lines, tuple(types))
         found = self._known.get(key)
         if found is None:
@@ -76,24 +100,27 @@ class GresConf:
         return found
 
 
-def read_gres_conf(text: str) -> GresConf:
-    """Read gres.conf; lines of other resources than GPUs are passed over. Raises `TopologyError` with line and column."""
-    return GresConf([_entry(line) for line in read_lines(text)])
+def read_gres_conf(text: str, complaints: list[TopologyError] | None = None) -> GresConf:
+    """Read gres.conf; lines of other resources than GPUs are passed over. Raises `TopologyError` with line and column.
+
+    With `complaints`, `Links` that Slurm would not take are put there and left out instead.
+    """
+    return GresConf([_entry(line, complaints) for line in read_lines(text)])
 
 
-def _entry(line: Line) -> _Entry:
+def _entry(line: Line, complaints: list[TopologyError] | None) -> _Entry:
     names = line.values.get("nodename")
     name = line.text("name")
     autodetect = line.text("autodetect")
     return _Entry(
-        nodes=None if names is None else frozenset(expand(*names)),
+        nodes=None if names is None else dict.fromkeys(expand(*names)),
         is_global=names is None and name is None,
         autodetect=None if autodetect is None else autodetect.lower(),
-        gpus=_gpus(line) if name is not None and name.lower() == "gpu" else (),
+        gpus=_gpus(line, complaints) if name is not None and name.lower() == "gpu" else (),
     )
 
 
-def _gpus(line: Line) -> tuple[Gpu, ...]:
+def _gpus(line: Line, complaints: list[TopologyError] | None) -> tuple[Gpu, ...]:
     """The GPUs of one line, all with index 0 for now."""
     file, several = line.values.get("file"), line.text("multiplefiles")
     files: tuple[str | None, ...] = expand(*file) if file is not None else (several,) if several is not None else ()
@@ -107,7 +134,13 @@ def _gpus(line: Line) -> tuple[Gpu, ...]:
     cores = line.values.get("cores") or line.values.get("cpus")
     if cores is not None and cpulist.ranges(cores.text) is None:
         raise TopologyError(f"Cores={cores.text[:60]} is not a list of cores", cores.line, cores.column)
-    links = _links(line.values.get("links"), len(files))
+    try:
+        links = _links(line.values.get("links"), len(files))
+    except TopologyError as error:
+        if complaints is None:
+            raise
+        complaints.append(error)
+        links = None
     flags = tuple(flag for flag in (line.text("flags") or "").split(",") if flag)
     kind, near = line.text("type") or "", None if cores is None else cores.text
     return tuple(Gpu(0, kind, file, links, near, flags, line.number) for file in files)
@@ -135,14 +168,17 @@ def _links(value: Value | None, devices: int) -> tuple[int, ...] | None:
     return links
 
 
-def _node_gres(entries: Sequence[_Entry], types: Sequence[str]) -> NodeGres:
+def _ordered(entries: Sequence[_Entry], types: Sequence[str]) -> tuple[Gpu, ...]:
+    """The GPUs of the entries with Slurm's indices."""
     listed = [gpu for entry in entries for gpu in entry.gpus]
     order = {name: place for place, name in enumerate(types)}
     listed.sort(key=lambda gpu: order.get(gpu.type, len(order)))
-    gpus = tuple(msgspec.structs.replace(gpu, index=index) for index, gpu in enumerate(listed))
-    own = [entry.autodetect for entry in entries if entry.autodetect is not None and not entry.is_global]
-    general = [entry.autodetect for entry in entries if entry.autodetect is not None and entry.is_global]
-    told = own or general
+    return tuple(msgspec.structs.replace(gpu, index=index) for index, gpu in enumerate(listed))
+
+
+def _node_gres(entries: Sequence[_Entry], types: Sequence[str]) -> NodeGres:
+    gpus = _ordered(entries, types)
+    told = _told(entries)
     autodetect = told[-1] if told else None
     if autodetect not in (None, "off"):
         note = f"AutoDetect={autodetect} leaves order and links of the GPUs to slurmd, so gres.conf does not tell them"
@@ -152,6 +188,11 @@ def _node_gres(entries: Sequence[_Entry], types: Sequence[str]) -> NodeGres:
     if len(gpus) > MAX_NODE_GPUS:
         raise TopologyError(f"more than {MAX_NODE_GPUS} GPUs on one node", gpus[-1].line)
     return NodeGres(gpus, autodetect, *_shape(gpus))
+
+
+def _told(entries: Sequence[_Entry]) -> list[str]:
+    own = [entry.autodetect for entry in entries if entry.autodetect is not None and not entry.is_global]
+    return own or [entry.autodetect for entry in entries if entry.autodetect is not None and entry.is_global]
 
 
 def _shape(gpus: Sequence[Gpu]) -> tuple[Shape | None, str | None]:

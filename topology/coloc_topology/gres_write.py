@@ -7,11 +7,20 @@ from coloc_topology.hostlist import fold
 from coloc_topology.shape import Shape
 
 
-def write_gres_conf(node_names: Sequence[str], shape: Shape, files: Sequence[str], types: Sequence[str] = ()) -> str:
+def write_gres_conf(
+    node_names: Sequence[str],
+    shape: Shape,
+    files: Sequence[str],
+    types: Sequence[str] = (),
+    *,
+    links: bool = True,
+    flags: str = "",
+) -> str:
     """gres.conf lines for nodes of one shape: one line a GPU, in index order; `files[i]` is GPU i's device.
 
-    `types[i]` is its gres type; empty (or no types at all): untyped. `Links` is written when some pair has NVLinks, `Cores`
-    where known. From Slurm 24.05 on, `Links` makes `--gres=gpu:n` take the worst-linked GPUs: see docs/topology.md.
+    `types[i]` is its gres type; empty (or no types at all): untyped. `Links` is written when some pair has NVLinks (never
+    with `links` False), `Cores` where known, `Flags` for all GPUs if given. From Slurm 24.05 on, `Links` makes
+    `--gres=gpu:n` take the worst-linked GPUs: see docs/topology.md.
     Raises `TopologyError` when counts do not match or a value cannot stand in gres.conf.
     """
     count = shape.gpus
@@ -22,7 +31,7 @@ def write_gres_conf(node_names: Sequence[str], shape: Shape, files: Sequence[str
             f"shape {shape.name} has {count} GPUs; {len(files)} files and {len(types)} types were given"
         )
     pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
-    linked = any(shape.pair_nvlinks(i, j) for i, j in pairs)
+    linked = links and any(shape.pair_nvlinks(i, j) for i, j in pairs)
     lines = []
     for i in range(count):
         settings = {"NodeName": fold(node_names), "AutoDetect": "off", "Name": "gpu"}
@@ -34,6 +43,8 @@ def write_gres_conf(node_names: Sequence[str], shape: Shape, files: Sequence[str
             settings["Cores"] = cores
         if linked:
             settings["Links"] = ",".join("-1" if i == j else str(shape.pair_nvlinks(i, j)) for j in range(count))
+        if flags:
+            settings["Flags"] = flags
         lines.append(" ".join(f"{key}={_plain(key, value)}" for key, value in settings.items()))
     return "".join(line + "\n" for line in lines)
 

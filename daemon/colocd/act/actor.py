@@ -11,6 +11,7 @@ from colocd.act.tools import FENCE_PREFIX, Tools, fence_name
 from colocd.core.actions import Drain, Hold, Place, Plan, Release
 from colocd.core.comment import own_key
 from colocd.core.view import Job, ReplicaState
+from colocd.core.wishes import subject
 from colocd.slurm.port import JobUpdate, Reservation
 from colocd.store.records import BatchJob, Handover
 
@@ -63,9 +64,9 @@ class Actor:
         )
         handover = self.tools.store.add_handover(handover)
         kind = "reclaim" if action.victims else "place"
-        self.tools.tell(f"service:{action.service}", kind, action.why, handover=handover.id, slot=action.slot)
+        self.tools.tell(subject(action.service), kind, action.why, handover=handover.id, slot=action.slot)
         for ref in action.victims:
-            text = f"gives up its GPUs on {action.node} for service {action.service}: {action.why}"
+            text = f"gives up its GPUs on {action.node} for {subject(action.service).replace(':', ' ')}: {action.why}"
             self.tools.tell(f"job:{ref}", "evict", text, handover=handover.id)
 
     def _drain(self, action: Drain) -> None:
@@ -103,23 +104,30 @@ class Actor:
             pin = partial(tools.slurm.update, action.job, change) if change is not None else None
             if pin is None or self._do(f"pin-{action.job}", action.job, pin):
                 ready.append(action.job)
-        done: list[str] = []
-        for start in range(0, len(ready), BATCH):
-            refs = ready[start : start + BATCH]
-            if self._do(f"release-{refs[0]}", ",".join(refs), partial(tools.slurm.release, refs)):
-                done += refs
+        done = self._release_all(ready)
         now = tools.clock.now()
-        tools.store.put_jobs(
-            [
-                msgspec.structs.replace(
-                    r, released_at=now, ever_released=True, ours=False, pinned=bool(nodes), last_seen=now
-                )
-                for r in self._rows(done, jobs)
-            ]
-        )
+        rows = []
+        for row in self._rows([action.job for action in group], jobs):
+            if row.ref in done:
+                facts = {"released_at": now, "ever_released": True, "ours": False, "pinned": bool(nodes)}
+            else:
+                facts = {"retry_at": now + tools.policy.retry_after}
+            rows.append(msgspec.structs.replace(row, last_seen=now, **facts))
+        tools.store.put_jobs(rows)
         for action in group:
             if action.job in done:
                 tools.tell(f"job:{action.job}", "release", f"may start: {action.why}")
+
+    def _release_all(self, refs: Sequence[str]) -> list[str]:
+        """Release in few commands; where Slurm refuses some of them, one by one, so that one bad job stops nobody else."""
+        done: list[str] = []
+        for start in range(0, len(refs), BATCH):
+            some = refs[start : start + BATCH]
+            if self._do(f"release-{some[0]}", ",".join(some), partial(self.tools.slurm.release, some)):
+                done += some
+            elif len(some) > 1:
+                done += [r for r in some if self._do(f"release-{r}", r, partial(self.tools.slurm.release, [r]))]
+        return done
 
     def _hold(self, holds: Sequence[Hold], jobs: dict[str, Job]) -> None:
         """Take released jobs back. That the hold is coloc's is written first: a hold nobody owns would last for ever."""

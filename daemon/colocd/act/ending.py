@@ -2,16 +2,25 @@
 
 import msgspec
 
-from colocd.act import placing
+from colocd.act import adoption, placing
 from colocd.act.tools import Tools
-from colocd.store.records import Handover
+from colocd.core.wishes import is_wish
+from colocd.store.records import Handover, Outcome
 from colocd.store.records import HandoverState as S
 
+_SAFE = (S.PLANNED, S.REQUEUED, S.FREED, S.PLACED, S.VERIFIED)
 
-def may_end(h: Handover) -> bool:
+
+def told(tools: Tools, h: Handover) -> bool:
+    """Whether a victim was told, or may have been before a crash or a time-out."""
+    maybe = (Outcome.DONE, Outcome.UNKNOWN, Outcome.OPEN)
+    sent = (i for i in tools.store.intents(handover=h.id) if i.kind.startswith("signal-"))
+    return "told_at" in h.data or any(i.outcome in maybe for i in sent)
+
+
+def may_end(tools: Tools, h: Handover) -> bool:
     """A handover is not given up between telling its victims and requeueing them: they wait for their requeue."""
-    told = "told_at" in h.data or "marks" in h.data
-    return h.state in (S.PLANNED, S.REQUEUED, S.FREED, S.PLACED, S.VERIFIED) or not told or bool(h.data.get("stuck"))
+    return h.state in _SAFE or bool(h.data.get("stuck")) or not told(tools, h)
 
 
 def clear(tools: Tools, h: Handover, keep: str = "") -> bool:
@@ -25,7 +34,8 @@ def clear(tools: Tools, h: Handover, keep: str = "") -> bool:
 
 def end(tools: Tools, h: Handover) -> Handover:
     """Give up: requeued victims go back to the queue, the service waits before it tries again, the operator is told."""
-    if not clear(tools, h):
+    # A reservation cannot be deleted while a job uses it, not even a waiting one: the job leaves it first.
+    if (is_wish(h.service) and not adoption.give_back(tools, h)) or not clear(tools, h):
         return h
     tools.store.delete_replica(h.service, h.slot)
     tools.pause_service(h.service)

@@ -9,11 +9,12 @@ from functools import partial
 
 import msgspec
 
-from colocd.act import ending, placing, victims
+from colocd.act import adoption, ending, placing, victims
 from colocd.act.deadlines import Deadlines
 from colocd.act.tools import Tools
 from colocd.core.service import Mode, ServiceSpec
 from colocd.core.view import Job, JobState, Node, ReplicaState
+from colocd.core.wishes import is_wish
 from colocd.errors import NotFound
 from colocd.slurm.port import JobUpdate
 from colocd.store.records import OPEN_STATES, Handover, ReplicaRow
@@ -49,12 +50,12 @@ class HandoverMachine:
         while h.state in OPEN_STATES:
             before = h.state
             if self.tools.spec(h.service) is None and "abort" not in h.data:
-                h = self.tools.save(h, abort="the service was removed")
-            if "abort" in h.data and ending.may_end(h):
+                h = self.tools.save(h, abort="the service was removed, or the job that asked for the place is gone")
+            if "abort" in h.data and ending.may_end(self.tools, h):
                 h = ending.end(self.tools, h)
                 break
             h = self._steps[h.state](h)
-            if h.state is before and ("abort" not in h.data or not ending.may_end(h)):
+            if h.state is before and ("abort" not in h.data or not ending.may_end(self.tools, h)):
                 break
         if h.state not in OPEN_STATES:
             self._deadlines.forget(h.id)
@@ -77,6 +78,10 @@ class HandoverMachine:
 
     def _planned(self, h: Handover) -> Handover:
         """Nothing was done yet: put the fence up, so that GPUs freed from now on are nobody else's."""
+        if is_wish(h.service):
+            h, gone = adoption.hold_back(self.tools, h)
+            if gone is not None:
+                return self.tools.save(h, abort=gone)
         wrong = placing.raise_fence(self.tools, h, self._spec(h))
         if wrong is None:
             return self.tools.save(h, state=S.FENCED)
@@ -88,7 +93,8 @@ class HandoverMachine:
         """The fence stands: check that the plan still holds, then tell the victims while they still hold their GPUs."""
         tools = self.tools
         node, jobs = tools.slurm.node(h.node), tools.slurm.jobs(h.victims)
-        wrong = self._plan_still_holds(h, node, jobs)
+        # Whoever was told waits for the requeue, whatever has become of the plan meanwhile.
+        wrong = None if ending.told(tools, h) else self._plan_still_holds(h, node, jobs)
         if wrong is not None:
             return tools.save(h, abort=wrong)
         if not any(victims.holding(job) for job in jobs.values()):
@@ -184,7 +190,9 @@ class HandoverMachine:
             ready, wrong = True, None  # Submitted before a crash: its outcome is looked up, not called again.
         else:
             ready, wrong = placing.shape_free_set(tools, h, node, table, placing.required(h, spec))
-        if ready:
+        if ready and is_wish(h.service):
+            h, wrong = adoption.admit(tools, h)
+        elif ready:
             h, wrong = placing.submit_replica(tools, h, spec, node.address)
         elif self._left(h, "shape", self._entered(h), tools.policy.start_timeout) <= 0:
             return tools.save(
@@ -238,12 +246,17 @@ class HandoverMachine:
                 since=tools.clock.now(),
                 data={"handover": h.id},
             )
-            tools.store.put_replica(row)
+            if not is_wish(h.service):
+                tools.store.put_replica(row)
             return tools.save(h, state=S.VERIFIED, level_got=level.name)
         tries = int(h.data.get("misplaced", 0)) + 1
         text = f"Slurm gave {placing.describe(h.got)} ({level.name}) instead of {placing.describe(h.want)}; try {tries} is ended"
         tools.tell(f"handover:{h.id}", "misplaced", text)
-        if not tools.call(h, "unplace", f"job:{h.job}", lambda: tools.slurm.cancel([h.job or ""])).done:
+        if is_wish(h.service):
+            ended = adoption.send_back(tools, h)
+        else:
+            ended = tools.call(h, "unplace", f"job:{h.job}", lambda: tools.slurm.cancel([h.job or ""])).done
+        if not ended:
             return h
         if tries >= MAX_ATTEMPTS:
             return tools.save(h, abort=f"Slurm gave the wrong GPUs {tries} times")
@@ -262,7 +275,8 @@ class HandoverMachine:
         if not ending.clear(tools, h, keep=ref):
             return h
         h = tools.save(h, state=S.RELEASED)
-        placed = f"replica {h.slot} of {h.service} runs on {placing.describe(h.got or 0)} of {h.node} ({h.data['level_got']})"
+        who = f"job {ref}" if is_wish(h.service) else f"replica {h.slot} of {h.service}"
+        placed = f"{who} runs on {placing.describe(h.got or 0)} of {h.node} ({h.data['level_got']})"
         gone = f"; {len(h.victims)} victim(s), {len(h.data.get('acked', []))} acknowledged" if h.victims else ""
         tools.tell(f"handover:{h.id}", "released", placed + gone)
         return h

@@ -51,14 +51,14 @@ class Tools:
         shape = self.shape(node)
         return fit_table(shape) if shape is not None else None
 
-    def save(self, h: Handover, *, state: HandoverState | None = None, **data: Any) -> Handover:
-        """Write a handover with changed data and, when `state` is given, its new state and the time it entered it."""
+    def save(self, h: Handover, *, state: HandoverState | None = None, job: str | None = None, **data: Any) -> Handover:
+        """Write a handover with changed data and, when given, its new state (with the time) and its job."""
         now = self.clock.now()
         facts = {**h.data, **data}
         if state is not None and state is not h.state:
             facts["t"] = {**facts.get("t", {}), state.value: now}
             log.info("handover %d (%s/%d on %s): %s", h.id, h.service, h.slot, h.node, state.value)
-        changed = msgspec.structs.replace(h, state=state or h.state, updated_at=now, data=facts)
+        changed = msgspec.structs.replace(h, state=state or h.state, job=job or h.job, updated_at=now, data=facts)
         self.store.save_handover(changed)
         return changed
 

@@ -77,7 +77,8 @@ def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
     """
     known = {row.ref: row for row in tools.store.jobs()}
     now = tools.clock.now()
-    told_at = float(h.data["told_at"])
+    # Whole milliseconds come back from the store as they went in; what a clock shows is finer than a row keeps.
+    told_at = round(float(h.data["told_at"]), 3)
     rows = []
     for ref, job in jobs.items():
         row = known.get(ref) or BatchJob(ref=ref, user=job.user, name=job.name, first_seen=now, last_seen=now)

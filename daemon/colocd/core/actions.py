@@ -54,7 +54,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """Replicas a service needs, and why. `now`: to be running at its lead time. `reserve`: most within a job's useful time."""
+    """Replicas a service needs, and why. `now`: to be running one lead time from now. `have`: those that serve or will."""
 
     service: str
     now: int

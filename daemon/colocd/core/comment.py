@@ -7,9 +7,12 @@ Slurm lets only the job's owner (or an operator) change a comment, so nobody can
 import math
 import re
 
-from colocd.core.view import Checkpoint
+import msgspec
+
+from colocd.core.view import Checkpoint, Request
 
 _MARK = re.compile(r"\s*\[coloc v=1((?: [a-z]+=[^\s\[\]=]+)*)\]")
+_PLACE = re.compile(r"\[coloc-place v=1((?: [a-z]+=[^\s\[\]=]+)*)\]")
 _OWN = re.compile(r"\[coloc-own key=([0-9A-Za-z._:-]+)\]")
 SIGNALS = frozenset({"HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "ALRM", "CONT", "TSTP", "URG", "XCPU"})
 TARGETS = ("batch", "steps", "all")
@@ -52,6 +55,21 @@ def with_checkpoint(comment: str, facts: Checkpoint) -> str:
             words.append(f"{key}={value:.15g}")
     rest = _MARK.sub("", comment).strip()
     return f"{rest} [coloc {' '.join(words)}]".strip()
+
+
+def parse_request(comment: str) -> Request | None:
+    """Read a job's wish for a place, `[coloc-place v=1 level=NVLINK mode=guaranteed]`; None when it carries none.
+
+    Unknown words make the wish unreadable, and an unreadable wish is None: Slurm alone decides then.
+    """
+    found = _PLACE.search(comment)
+    if found is None:
+        return None
+    facts = dict(word.split("=", 1) for word in found.group(1).split())
+    try:
+        return msgspec.convert(facts, Request)
+    except msgspec.ValidationError:
+        return None
 
 
 def own_token(key: str) -> str:

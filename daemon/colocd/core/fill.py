@@ -15,6 +15,7 @@ from colocd.core.policy import Policy
 from colocd.core.service import Mode, ServiceSpec
 from colocd.core.victims import gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, Node, View
+from colocd.core.wishes import is_wish
 
 _ASIDE = ("Dependency", "BeginTime", "JobArrayTaskLimit")
 """Reasons for which Slurm itself keeps a released job back: it takes no GPUs and is not taken back."""
@@ -138,7 +139,11 @@ def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Ac
             actions.append(
                 Hold(job=job.ref, why=f"released {waited:.0f} s ago and not started ({job.reason or 'no reason told'})")
             )
-    blind = [s.spec.name for s in view.services if reserve(s, policy, view.at, 0.0) and s.load is None]
+    blind = [
+        s.spec.name
+        for s in view.services
+        if reserve(s, policy, view.at, 0.0) and s.load is None and not is_wish(s.spec.name)
+    ]
     for job in sorted(ours, key=lambda j: (j.submitted or 0.0, j.order)):
         facts = view.facts.get(job.ref, JobFacts())
         if not waiting(job, facts, policy):

@@ -6,6 +6,7 @@ from colocd.core.actions import Need
 from colocd.core.forecast import peak
 from colocd.core.policy import Policy
 from colocd.core.view import Reading, Replica, ReplicaState, ServiceView
+from colocd.core.wishes import is_wish
 
 _COUNTED = (ReplicaState.PLACING, ReplicaState.STARTING, ReplicaState.READY)
 
@@ -48,6 +49,8 @@ def need(service: ServiceView, policy: Policy, at: float) -> Need:
     spec, have = service.spec, len(counted(service))
     if service.removed:
         return Need(service=spec.name, now=0, have=have, why="the service was removed")
+    if is_wish(spec.name):
+        return Need(service=spec.name, now=1, have=have, why="the job asks for a place")
     wanted = needed(service, policy, at, spec.lead_time, policy.peak_quantile)
     if wanted is None:
         foreseen = (

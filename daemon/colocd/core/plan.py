@@ -18,6 +18,8 @@ from colocd.core.service import ServiceSpec
 from colocd.core.together import Want, place_all
 from colocd.core.view import Replica, ReplicaState, ServiceView, View
 from colocd.core.why import where
+from colocd.core.wishes import is_wish
+from colocd.core.wishes import subject as subject_of
 
 
 def plan(view: View, index: PlannerIndex | None = None) -> Plan:
@@ -68,7 +70,7 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
 def _held_up(service: ServiceView, wanted: Need, view: View, land: Ground) -> Note | None:
     """Why a service that lacks replicas gets none in this plan; None: nothing is in the way."""
     spec = service.spec
-    subject = f"service:{spec.name}"
+    subject = subject_of(spec.name)
     if wanted.now <= wanted.have:
         return None
     if service.retry_at is not None and service.retry_at > view.at:
@@ -104,7 +106,7 @@ def _starts(
 ) -> tuple[list[Action], list[Note]]:
     """Placements for the replicas that can start now, and notes on those that wait or have no place."""
     spec = service.spec
-    subject = f"service:{spec.name}"
+    subject = subject_of(spec.name)
     used = {r.slot for r in service.replicas} | {h.slot for h in view.handovers if h.service == spec.name}
     actions: list[Action] = []
     notes: list[Note] = []
@@ -161,7 +163,7 @@ def _drain(service: ServiceView, wanted: Need, view: View) -> tuple[list[Action]
         if over > 0 and (low_for is None or low_for < policy.scale_down_after):
             left = policy.scale_down_after - (low_for or 0.0)
             text = f"has {over} replicas more than it needs; waits another {left:.0f} s before it drains them"
-            return [], [Note(subject=f"service:{spec.name}", text=text)]
+            return [], [Note(subject=subject_of(spec.name), text=text)]
     candidates = sorted((r for r in counted(service) if r.state is not ReplicaState.PLACING), key=_drain_order)
     why = wanted.why if service.removed else f"{wanted.why}; needs {wanted.now}, has {wanted.have}"
     return [Drain(service=spec.name, slot=r.slot, why=why) for r in candidates[: max(0, over)]], []
@@ -179,7 +181,7 @@ def _summary(view: View, actions: list[Action], needs: tuple[Need, ...]) -> str:
         kind = type(action).__name__.lower()
         kinds[kind] = kinds.get(kind, 0) + 1
     doing = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "nothing to do"
-    short = [f"{n.service} {n.have}/{n.now}" for n in needs]
+    short = [f"{n.service} {n.have}/{n.now}" for n in needs if not is_wish(n.service)]
     free = sum(n.free.bit_count() for n in view.nodes)
     total = sum(n.gpus for n in view.nodes)
     return f"{doing}; {free} of {total} GPUs free" + (f"; replicas {', '.join(short)}" if short else "")
@@ -194,11 +196,12 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
         mine = (
             (kind == "job" and (record.get("job") == name or name in record.get("victims", ())))
             or (kind == "service" and record.get("service") == name)
+            or record.get("service") == subject
             or (kind == "node" and (record.get("node") == name or name in record.get("nodes", ())))
         )
         if mine:
             told.append(f"{record['type']}: {action.why}")
-    told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == f"service:{n.service}"]
+    told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == subject_of(n.service)]
     told += [note.text for note in result.notes if note.subject == subject]
     if kind == "job":
         land = ground(view)

@@ -8,6 +8,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     batch_partitions: tuple[str, ...] = ("batch",)
     """Partitions whose jobs coloc starts and evicts, if they opted in; jobs elsewhere are left alone."""
+    online_partitions: tuple[str, ...] = ("online",)
+    """Pending jobs here that carry a coloc request in their comment are placed like replicas."""
     grace: float = 120.0
     """Longest time a victim gets to checkpoint; a job may ask for less, never for more."""
     protected_runtime: float = 300.0

@@ -10,7 +10,7 @@ import msgspec
 
 from coloc_topology.shape import Shape
 from colocd.core.policy import Policy
-from colocd.core.service import ServiceSpec
+from colocd.core.service import LinkLevel, Mode, ServiceSpec
 
 VIEW_VERSION = 1
 
@@ -53,6 +53,13 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     yielded: float | None = None
 
 
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job of somebody else asks of coloc in its Slurm comment: GPUs of one node joined at a link level."""
+
+    level: LinkLevel = "NVLINK"
+    mode: Mode = Mode.GUARANTEED
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One Slurm job as Slurm tells it.
 
@@ -82,6 +89,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reservation: str | None = None
     comment: str = ""
     checkpoint: Checkpoint | None = None
+    request: Request | None = None
+    """The job's own wish for a place; None: it has none, Slurm alone decides."""
     uid: int | None = None
 
     @property

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from coloc_topology.shape import Shape
-from colocd.core.comment import parse_comment
+from colocd.core.comment import parse_comment, parse_request
 from colocd.core.view import Held, Job, JobState, Node
 from colocd.sim.gpus import Socket
 from colocd.sim.program import Program, Work
@@ -91,6 +91,7 @@ class VJob:
             reservation=self.reservation,
             comment=self.comment,
             checkpoint=parse_comment(self.comment),
+            request=parse_request(self.comment),
             uid=self.uid,
         )
 

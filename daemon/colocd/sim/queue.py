@@ -98,7 +98,7 @@ class Queue:
         if job.reservation is None:
             if resv is not None:
                 return False
-        elif resv is None or resv.name != job.reservation or (resv.users and job.user not in resv.users):
+        elif resv is None or resv.name != job.reservation:
             return False
         return not job.sub.gpus or node.free(job.sub.gpu_type).bit_count() >= job.sub.gpus
 

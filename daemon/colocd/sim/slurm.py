@@ -69,14 +69,14 @@ class VirtualSlurm(Faulty):
         return Cluster(
             version=self.version,
             nodes=tuple(node.show() for node in engine.nodes.values()),
-            jobs=tuple(self._show(job) for job in engine.jobs.values()),
+            jobs=tuple(job.shown or job.show() for job in engine.jobs.values()),
             partitions=tuple(engine.partitions.values()),
             reservations=tuple(engine.reservations.values()),
         )
 
     def jobs(self, refs: Sequence[str]) -> dict[str, Job]:
         """See `SlurmPort.jobs`."""
-        return self._read("jobs", (tuple(refs),), lambda: {j.ref: self._show(j) for j in self._known(refs)})
+        return self._read("jobs", (tuple(refs),), lambda: {j.ref: j.show() for j in self._known(refs)})
 
     def node(self, name: str) -> Node:
         """See `SlurmPort.node`."""
@@ -91,7 +91,7 @@ class VirtualSlurm(Faulty):
         return self._read(
             "find",
             (comment_token,),
-            lambda: tuple(self._show(j) for j in self._now().jobs.values() if comment_token in j.comment),
+            lambda: tuple(j.show() for j in self._now().jobs.values() if comment_token in j.comment),
         )
 
     def work(self, ref: str) -> Work:
@@ -229,9 +229,6 @@ class VirtualSlurm(Faulty):
     def _now(self) -> Engine:
         self._engine.advance()
         return self._engine
-
-    def _show(self, job: VJob) -> Job:
-        return job.show()
 
     def _node(self, name: str) -> VNode:
         node = self._now().nodes.get(name)

@@ -6,7 +6,7 @@ word that is new with each call; widths are 0 (nothing is padded or cut off).
 
 import msgspec
 
-from colocd.core.comment import parse_comment
+from colocd.core.comment import parse_comment, parse_request
 from colocd.core.view import Held, Job, JobState
 from colocd.errors import SlurmUnreachable
 from colocd.slurm import values
@@ -108,6 +108,7 @@ def _row(field: dict[str, str]) -> Row:
         reservation=values.word(field["Reservation"]),
         comment=comment,
         checkpoint=parse_comment(comment),
+        request=parse_request(comment),
     )
     return Row(field["JobID"].strip(), values.names(field["NodeList"]) if state in HOLDING else (), job)
 

@@ -12,7 +12,7 @@ import math
 import os
 import pwd
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from colocd.errors import SlurmRefused
 from colocd.slurm.port import Submission
@@ -66,9 +66,12 @@ def arguments(job: Submission, env_fd: int) -> list[str]:
         f"--partition={_plain('partition', job.partition)}",
     ]
     argv += [f"--nodes={max(1, len(job.nodes))}", "--ntasks-per-node=1", f"--cpus-per-task={job.cpus}"]
-    argv += [f"--output={job.output or '/dev/null'}", "--requeue" if job.requeue else "--no-requeue"]
+    if not _names(job.options, "output"):
+        argv.append(f"--output={job.output or '/dev/null'}")
+    argv.append("--requeue" if job.requeue else "--no-requeue")
     who = _account(job.user)
-    argv.append(f"--chdir={job.workdir or (who.pw_dir if who else '/')}")
+    if not _names(job.options, "chdir"):
+        argv.append(f"--chdir={job.workdir or (who.pw_dir if who else '/')}")
     if job.gpus:
         kind = f":{_plain('gres type', job.gpu_type)}" if job.gpu_type else ""
         argv.append(f"--gres=gpu{kind}:{job.gpus}")
@@ -85,6 +88,11 @@ def arguments(job: Submission, env_fd: int) -> list[str]:
     if who is not None and who.pw_uid != os.getuid():
         argv += [f"--uid={who.pw_uid}", f"--gid={who.pw_gid}"]
     return argv
+
+
+def _names(options: Sequence[str], name: str) -> bool:
+    """Whether one of the options is `name` or an abbreviation: sbatch would take the later of the two."""
+    return any(name.startswith(word) for word in (o[2:].partition("=")[0] for o in options) if word)
 
 
 def script(job: Submission) -> bytes:

@@ -23,7 +23,7 @@ def open_store(url: str, *, check: bool = True, wait: float = 5.0) -> SqlStore:
         if not state.known:
             raise SchemaOutdated(
                 f"the schema of {target.label} is at {state.current}, which a newer release of coloc wrote",
-                "install that release again, or run its `coloc db downgrade`; `coloc db upgrade` cannot help here",
+                "install that release again, or restore the backup made before its upgrade; `coloc db upgrade` cannot help here",
             )
         if not state.up_to_date:
             raise SchemaOutdated(f"the schema of {target.label} is at {state.current}, this release needs {state.head}")

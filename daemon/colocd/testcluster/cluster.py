@@ -16,7 +16,7 @@ from colocd.clock import Clock, SystemClock
 from colocd.errors import ColocError
 from colocd.testcluster import place, ports, processes
 from colocd.testcluster.daemons import COMMAND_TIMEOUT, Daemons
-from colocd.testcluster.spec import Spec
+from colocd.testcluster.spec import Spec, release_of
 
 START_TIMEOUT = 60.0
 Done = subprocess.CompletedProcess[str]
@@ -166,7 +166,9 @@ class PrivateCluster:
         self.spec = msgspec.structs.replace(self.spec, port=port)
         place.save(self.directory, self.spec)
         place.write(self.directory, self.spec)
-        self.spec = msgspec.structs.replace(self.spec, release=self._release(), loopback=ports.loopback())
+        self.spec = msgspec.structs.replace(
+            self.spec, release=release_of(self.run("slurmctld", "-V").stdout), loopback=ports.loopback()
+        )
         place.save(self.directory, self.spec)
         place.write(self.directory, self.spec)
         for name in ("munge", "slurmctld", *(f"slurmd-{node}" for node in self.spec.names)):
@@ -265,14 +267,6 @@ class PrivateCluster:
             states = ", ".join(f"{name} {state}" for name, state in self._states().items())
             text = f"the test cluster's nodes do not come up ({states}): {self.daemons.tail('slurmctld')}"
             raise ColocError(text, hint=self._see)
-
-    def _release(self) -> tuple[int, int]:
-        """Slurm's release: `slurm-wlm 22.05.8` gives (22, 5)."""
-        said = self.run("slurmctld", "-V").stdout
-        found = re.search(r"(\d+)\.(\d+)", said)
-        if found is None:
-            raise ColocError(f"slurmctld does not say its version but {said!r}", hint="check the Slurm packages")
-        return int(found.group(1)), int(found.group(2))
 
     def _at_exit(self, owner: int) -> None:
         if os.getpid() == owner:  # not in a forked child

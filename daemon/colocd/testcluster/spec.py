@@ -1,11 +1,13 @@
 """What a throw-away cluster consists of, and the configuration files that follow from it. Pure text, no I/O."""
 
 import itertools
+import re
 
 import msgspec
 
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import Level, Shape, quads
+from colocd.errors import ColocError
 
 CORES_PER_SOCKET = 8
 
@@ -63,6 +65,14 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(order.index(item) for item in near) or (0,) * shape.gpus
 
 
+def release_of(said: str) -> tuple[int, int]:
+    """Slurm's release from `slurmctld -V`: `slurm-wlm 22.05.8` gives (22, 5)."""
+    found = re.search(r"(\d+)\.(\d+)", said)
+    if found is None:
+        raise ColocError(f"slurmctld does not say its version but {said.strip()!r}", hint="check the Slurm packages")
+    return int(found.group(1)), int(found.group(2))
+
+
 def slurm_conf(spec: Spec) -> str:
     """The text of slurm.conf."""
     base, nodes, address = spec.base, f"n[1-{spec.nodes}]", spec.loopback or "127.0.0.1"
@@ -103,7 +113,7 @@ def slurm_conf(spec: Spec) -> str:
         "MpiDefault=none",
         "PropagateResourceLimits=NONE",
         f"KillWait={spec.kill_wait}",
-        "SchedulerParameters=bf_interval=2,sched_interval=2,sched_min_interval=100000",
+        "SchedulerParameters=batch_sched_delay=0,bf_interval=2,sched_interval=2,sched_min_interval=100000",
         *preempt,
         node_line,
         f"PartitionName=batch Nodes={nodes} PriorityTier=1 Default=YES",

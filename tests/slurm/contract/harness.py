@@ -222,6 +222,12 @@ class Harness:
             self.back.advance(0.5)  # until the script has set its traps
         return ref
 
+    def start_all(self, *gpus: int, **more: object) -> list[str]:
+        """Submit jobs of so many GPUs each to node n1, in this order, and wait until all run."""
+        refs = [self.submit(gpus=count, nodes=("n1",), **more) for count in gpus]  # type: ignore[arg-type]
+        self.until_state(JobState.RUNNING, *refs)
+        return refs
+
     def job(self, ref: str) -> Job:
         """The job now; fails when Slurm does not know it."""
         return self.slurm.jobs([ref])[ref]

@@ -9,8 +9,7 @@ FENCE = "coloc-test"
 
 def test_a_freed_gpu_goes_to_the_insider_alone(h: Harness) -> None:
     """The whole of a handover's protection: fence on a busy node, a backlog of ten, insider, detach, fence away."""
-    victim = h.start(gpus=4, nodes=("n1",))
-    stays = h.start(gpus=4, nodes=("n1",))
+    victim, stays = h.start_all(4, 4)
     freed = h.mask(victim)
     backlog = [h.submit(gpus=1, nodes=("n1",), user=OTHER, partition="online") for _ in range(10)]
     h.slurm.reserve(FENCE, "n1", [USER, "root"], 5)
@@ -21,7 +20,7 @@ def test_a_freed_gpu_goes_to_the_insider_alone(h: Harness) -> None:
     h.slurm.requeue([victim], hold=True)
     h.until_state(R, insider)
     assert h.mask(insider) & ~freed == 0
-    h.back.advance(2.5)
+    h.back.advance(2.1)
     assert h.states([stays, victim]) == [R, P]
     assert set(h.states(backlog)) == {P}
     assert h.slurm.node("n1").used == h.mask(stays) | h.mask(insider)
@@ -36,12 +35,12 @@ def test_a_freed_gpu_goes_to_the_insider_alone(h: Harness) -> None:
 
 def test_plugs_choose_the_indices(h: Harness) -> None:
     """Two GPUs wanted, 1 and 2; 0 and 5 are free, too: plugs take these, and the replica can only get the wanted ones."""
-    refs = {h.mask(ref): ref for ref in [h.start(gpus=1, nodes=("n1",)) for _ in range(8)]}
+    refs = {h.mask(ref): ref for ref in h.start_all(*[1] * 8)}
     h.slurm.reserve(FENCE, "n1", ["root", USER], 5)
     free = [refs[1 << 0], refs[1 << 5]]
     h.slurm.requeue(free, hold=True)
     h.until_state(P, *free)
-    plugs = [h.start(gpus=1, nodes=("n1",), user=None, reservation=FENCE, partition="online") for _ in range(2)]
+    plugs = h.start_all(1, 1, user=None, reservation=FENCE, partition="online")
     assert {h.mask(plug) for plug in plugs} == {1 << 0, 1 << 5}
     replica = h.submit(gpus=2, nodes=("n1",), reservation=FENCE, partition="online")
     h.slurm.requeue([refs[1 << 1], refs[1 << 2]], hold=True)

@@ -64,7 +64,7 @@ def test_a_waiting_job(h: Harness) -> None:
 
 def test_indices_are_disjoint_and_add_up_to_the_node(h: Harness) -> None:
     """Which ones: the measured habit where gres.conf names the cores near each GPU."""
-    refs = [h.start(gpus=count, nodes=("n1",)) for count in (1, 1, 2, 4)]
+    refs = h.start_all(1, 1, 2, 4)
     assert [h.mask(ref) for ref in refs] == [0b1, 0b1_0000, 0b110, 0b1110_1000]
     assert h.slurm.node("n1").used == 0xFF
     h.slurm.cancel([refs[2]])

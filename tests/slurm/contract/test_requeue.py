@@ -10,8 +10,7 @@ R, P = JobState.RUNNING, JobState.PENDING
 
 
 def test_two_victims_requeued_and_held_in_one_call(h: Harness) -> None:
-    refs = [h.start(gpus=count, nodes=("n1",)) for count in (4, 2)]
-    stays = h.start(gpus=2, nodes=("n1",))
+    *refs, stays = h.start_all(4, 2, 2)
     before = h.job(refs[0])
     h.back.advance(1.0)
     h.slurm.requeue(refs, hold=True)
@@ -124,7 +123,8 @@ def test_comments_belong_to_owner_and_operator(h: Harness) -> None:
 
 
 def test_a_node_that_fails(h: Harness) -> None:
-    ref, dear = h.start(gpus=1, nodes=("n4",)), h.start(gpus=1, nodes=("n4",), requeue=False)
+    ref, dear = h.submit(gpus=1, nodes=("n4",)), h.submit(gpus=1, nodes=("n4",), requeue=False)
+    h.until_state(R, ref, dear)
     h.back.fail_node("n4")
     h.until_state(JobState.FAILED, dear)
     h.until_state(P, ref)

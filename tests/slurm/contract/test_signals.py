@@ -26,7 +26,8 @@ def test_a_job_saves_and_yields(h: Harness, to: str) -> None:
 
 def test_those_who_do_not_listen(h: Harness) -> None:
     """An ignored signal, one to the steps of a job that has none, and one of two jobs that does not trap."""
-    deaf, plain = h.start(Program(ignores=True)), h.start(ENDLESS)
+    plain, deaf = h.submit(ENDLESS), h.start(Program(ignores=True))
+    h.until_state(R, plain)
     h.slurm.signal([deaf], "USR1", "batch")
     h.slurm.signal([plain], "USR1", "steps")
     h.back.advance(1.0)

@@ -1,0 +1,49 @@
+"""kill -9 of colocd around every changing call to Slurm and every write to the store, on a live Slurm.
+
+By default every call to Slurm and a sample of the writes; all writes with `make test-crash`.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.helpers.live_crash import Point, Scene, lanes, walk
+
+from colocd.testcluster import PrivateCluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
+LANES = 4
+SOME_WRITES = (2, 5, 10, 17, 24, 33, 40)
+"""Writes of the default run, out of about 46."""
+
+
+@pytest.fixture(scope="module")
+def clusters() -> Iterator[list[PrivateCluster]]:
+    with lanes(LANES) as up:
+        yield up
+
+
+def names(clusters: list[PrivateCluster], kind: str) -> list[str]:
+    """The points of an undisturbed handover."""
+    return [line.split()[1] for line in Scene(clusters[0]).live_through(Point(kind, "before", 0))]
+
+
+def told(failed: dict[Point, str]) -> str:
+    return "\n\n".join(f"{point}: {why}" for point, why in failed.items())
+
+
+def test_around_every_call_to_slurm_and_some_writes(clusters: list[PrivateCluster]) -> None:
+    calls = names(clusters, "slurm")
+    calls.remove("add_handover")
+    assert {"reserve", "signal", "requeue", "submit", "update", "cancel", "unreserve"} <= set(calls), calls
+    points = [Point("slurm", when, k + 1) for k in range(len(calls)) for when in ("before", "after")]
+    failed = walk(clusters, points + [Point("store", "after", k) for k in SOME_WRITES])
+    assert not failed, told(failed)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_around_every_write(clusters: list[PrivateCluster], when: str) -> None:
+    writes = names(clusters, "store")
+    assert len(writes) >= 40
+    failed = walk(clusters, [Point("store", when, k + 1) for k in range(len(writes))])
+    assert not failed, told(failed)

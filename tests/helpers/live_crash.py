@@ -1,0 +1,164 @@
+"""The scene of the kill -9 tests on a live Slurm, its lanes (clusters side by side), and what must hold in the end."""
+
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.helpers.live import LiveSite
+from tests.helpers.live_files import STRANGER
+
+from colocd.core.view import Held, JobState
+from colocd.testcluster import PrivateCluster
+
+DOOMED = Path(__file__).parents[1] / "e2e" / "doomed.py"
+NAMES = ("left", "right")
+ISLAND = 0b1111
+
+
+class Point(NamedTuple):
+    """Where the process dies: `kind` slurm or store, `when` before or after, the `number`-th (0: nowhere)."""
+
+    kind: str
+    when: str
+    number: int
+
+
+class Scene:
+    """A node on which a replica of 3 GPUs needs two victims (GPUs 0-1, 2-3) and a plug (on one of theirs, and on GPU 7)."""
+
+    def __init__(self, cluster: PrivateCluster) -> None:
+        cluster.clean()
+        # A cool-down: victims stay with coloc, so that what became of them can be looked at.
+        self.site = LiveSite(
+            cluster, policy={"cooldown": 3600.0}, service={"gpus_per_replica": 3, "max_replicas": 1}, period=0.5
+        )
+        self.site.load(1)
+
+    def set(self) -> None:
+        """Start the batch jobs one after another (lowest free index first), and somebody else's job beside them."""
+        site = self.site
+        site.upgrade()
+        self.refs = tuple(site.submit(name, 2) for name in NAMES)
+        for ref in self.refs:
+            site.cluster.run("scontrol", "release", ref)
+            site.until(lambda r=ref: site.job(r).state is JobState.RUNNING, "the start of a victim")  # type: ignore[misc]
+        sbatch = ["sbatch", "--parsable", "--partition=batch", "--gpus-per-node=3", "--output=/dev/null"]
+        self.other = site.cluster.run(*sbatch, "--wrap=sleep 3600", user=STRANGER).stdout.strip()
+        site.until(lambda: site.job(self.other).state is JobState.RUNNING, "the start of somebody else's job")
+        held = {ref: (job.gpus or {}).get("n1") for ref, job in site.slurm.jobs([*self.refs, self.other]).items()}
+        assert held == {self.refs[0]: 0b11, self.refs[1]: 0b1100, self.other: 0b111_0000}, held
+        site.until(lambda: all((site.jobs / n / "journal").exists() for n in NAMES), "the first steps of the victims")
+        site.strangers(3, "online", gpus=2)  # they wait for any two GPUs that come free
+
+    def apply(self) -> None:
+        """Put the service into the store, as `coloc service apply` does, without a daemon."""
+        from colocd.servicefile import parse_service, spec_to_json
+        from colocd.store.records import ServiceRow
+
+        text = (self.site.base / "chat.toml").read_text()
+        with self.site.store() as store:
+            spec = parse_service(text, "chat.toml")
+            store.put_service(ServiceRow(name="chat", spec=spec_to_json(spec), applied_at=self.site.clock.now()))
+
+    def doomed(self, point: Point) -> tuple[int, list[str]]:
+        """Run the daemon that dies; its exit code and the points it passed."""
+        note = self.site.base / "points"
+        argv = [
+            sys.executable,
+            str(DOOMED),
+            str(self.site.config),
+            point.kind,
+            point.when,
+            str(point.number),
+            str(note),
+        ]
+        with self.site.log.open("ab") as log:
+            done = subprocess.run(
+                argv, env=self.site.environment, stdout=log, stderr=log, timeout=120, check=False, cwd="/"
+            )
+        return done.returncode, note.read_text().splitlines() if note.exists() else []
+
+    def check(self) -> None:
+        """One replica on good GPUs, detached; victims requeued once and held by coloc; nothing left behind; no step lost."""
+        site = self.site
+        site.until(lambda: site.ready() == 1, "a ready replica")
+        site.until(lambda: not site.leftovers(), "the end of fence and plugs")
+        with site.store() as store:
+            site.until(lambda: not store.handovers(only_open=True), "the end of the handover")
+            opened = [i.key for i in store.intents(unsettled=True) if i.outcome.value == "open"]
+            rows = {row.ref: row for row in store.jobs()}
+            states = [h.state.value for h in store.handovers()]
+        assert opened == []
+        assert states == ["released"]
+        (replica,) = site.replicas()
+        assert replica.reservation is None
+        assert ((replica.gpus or {})["n1"] & ~ISLAND, (replica.gpus or {})["n1"].bit_count()) == (0, 3)
+        for ref in self.refs:
+            job = site.job(ref)
+            assert (job.state, job.held, job.restarts) == (JobState.PENDING, Held.ADMIN, 1), (ref, job)
+            assert (rows[ref].evictions, rows[ref].ours) == (1, True)
+        everything = [j for j in site.slurm.read().jobs if j.name.startswith("coloc-chat")]
+        assert sum(j.state is JobState.RUNNING for j in everything) == 1
+        assert not [j for j in everything if j.state is JobState.PENDING]
+        # No job starts again here, so a step is lost if the checkpoint is behind the journal.
+        for name in NAMES:
+            last = (site.jobs / name / "journal").read_text().splitlines()[-1].split()[1]
+            assert (site.jobs / name / "checkpoint").read_text().strip() == last, name
+        assert site.lost(*NAMES) == 0
+
+    def live_through(self, point: Point) -> list[str]:
+        """Die at the point, start the ordinary daemon, look. Returns the points passed before."""
+        with self.site as site:
+            self.set()
+            self.apply()
+            code, points = self.doomed(point)
+            assert code == (-9 if point.number else 0), (point, code, site.tail())
+            site.start()
+            self.check()
+            return points
+
+
+@contextmanager
+def lanes(count: int) -> Iterator[list[PrivateCluster]]:
+    """Clusters of one node whose GPUs Slurm gives out by index, side by side."""
+    with ExitStack() as stack:
+        clusters = []
+        for _ in range(count):
+            folder = Path(tempfile.mkdtemp(prefix="coloc-slurm-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            clusters.append(stack.enter_context(PrivateCluster(folder, nodes=1, cores=False, kill_wait=2)))
+        yield clusters
+
+
+def walk(clusters: list[PrivateCluster], points: Iterable[Point]) -> dict[Point, str]:
+    """Live through every point, as many at a time as there are clusters; the points that failed, and why."""
+    waiting: queue.SimpleQueue[Point] = queue.SimpleQueue()
+    for point in points:
+        waiting.put(point)
+    failed: dict[Point, str] = {}
+
+    def lane(cluster: PrivateCluster) -> None:
+        while True:
+            try:
+                point = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                Scene(cluster).live_through(point)
+            except BaseException:
+                failed[point] = traceback.format_exc()[-3000:]
+
+    threads = [threading.Thread(target=lane, args=(cluster,)) for cluster in clusters]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failed

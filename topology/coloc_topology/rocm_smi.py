@@ -1,0 +1,101 @@
+"""Output of `rocm-smi --showtopo`: the shape of a server with AMD GPUs.
+
+xGMI takes NVLink's place: a direct xGMI link is `NV1`. Direct is what weighs 15, the weight of one xGMI hop; the "hops" that
+rocm-smi prints are 1 for every pair that xGMI connects, directly or not. Other pairs are `NODE` (same CPU socket) or `SYS`.
+"""
+
+import re
+from typing import NamedTuple
+
+from coloc_topology.errors import TopologyError
+from coloc_topology.shape import Shape
+
+MAX_ROCM_GPUS = 128
+DIRECT = 15
+_TITLE = re.compile(r"=+ *(Weight|Hops|Link Type|Numa Nodes)[A-Za-z ]*=+")
+_ROW = re.compile(r"\s*GPU([0-9]{1,3})\s+(\S.*)")
+_NUMA = re.compile(r"\s*GPU ?\[?([0-9]{1,3})\]?\s*: \(Topology\) Numa (Node|Affinity): (-?[0-9]{1,4})\s*")
+
+
+class _Table(NamedTuple):
+    """One of rocm-smi's matrices: rows of words by GPU, each with the line it stands in."""
+
+    line: int
+    rows: dict[int, tuple[int, list[str]]]
+
+
+def looks_like_rocm(text: str) -> bool:
+    """Whether a text is an output of rocm-smi."""
+    return "ROCm System Management Interface" in text or "Link Type between two GPUs" in text
+
+
+def read_rocm(text: str, name: str = "rocm-smi") -> Shape:
+    """Read an output of `rocm-smi --showtopo`; `name` becomes the shape's. Raises `TopologyError` with the line."""
+    tables, numa = _tables(text)
+    types = tables.get("Link Type")
+    if types is None:
+        raise TopologyError("this is no output of `rocm-smi --showtopo`: it has no table of link types")
+    count = len(types.rows)
+    if sorted(types.rows) != list(range(count)) or not 0 < count <= MAX_ROCM_GPUS:
+        raise TopologyError("the table of link types does not have rows GPU0, GPU1 and so on", types.line)
+    links = tuple(
+        tuple("X" if i == j else _word(tables, types, numa, min(i, j), max(i, j)) for j in range(count))
+        for i in range(count)
+    )
+    return Shape(name, links, tuple(numa.get(i) for i in range(count)), (None,) * count)
+
+
+def _tables(text: str) -> tuple[dict[str, _Table], dict[int, int]]:
+    tables: dict[str, _Table] = {}
+    numa: dict[int, int] = {}
+    here: _Table | None = None
+    for number, line in enumerate(text.split("\n"), start=1):
+        title = _TITLE.search(line)
+        if title is not None:
+            if title[1] in tables:
+                raise TopologyError(f"a second table of {title[1].lower()}; give the output of one command", number)
+            here = tables[title[1]] = _Table(number, {})
+            continue
+        node = _NUMA.fullmatch(line)
+        if node is not None and node[2] == "Affinity" and int(node[3]) >= 0:
+            numa[int(node[1])] = int(node[3])
+        row = _ROW.fullmatch(line)
+        if row is None or here is None or row[2].startswith("GPU") or ":" in row[2]:
+            continue
+        if int(row[1]) in here.rows:
+            raise TopologyError(f"a second row of GPU{row[1]}", number)
+        here.rows[int(row[1])] = (number, row[2].split())
+    return tables, numa
+
+
+def _cell(table: _Table | None, i: int, j: int) -> str | None:
+    """The word for a pair from either half of the matrix; None: in neither. Raises `TopologyError` when the halves differ."""
+    if table is None:
+        return None
+    found: dict[str, int] = {}
+    for a, b in ((i, j), (j, i)):
+        line, words = table.rows.get(a, (0, []))
+        if b < len(words):
+            found[words[b]] = line
+    if len(found) > 1:
+        one, other = found
+        raise TopologyError(f"{other} between GPU{i} and GPU{j}, but line {found[one]} says {one}", found[other])
+    return next(iter(found), None)
+
+
+def _word(tables: dict[str, _Table], types: _Table, numa: dict[int, int], i: int, j: int) -> str:
+    kind = _cell(types, i, j)
+    if kind == "XGMI":
+        weight = _cell(tables.get("Weight"), i, j)
+        if weight is None or not re.fullmatch(r"[0-9]{1,6}", weight):
+            reason = f"no weight tells whether xGMI joins GPU{i} and GPU{j} directly; take all of `rocm-smi --showtopo`"
+            raise TopologyError(reason, types.line)
+        if int(weight) <= DIRECT:
+            return "NV1"
+    elif kind != "PCIE":
+        what = "nothing" if kind is None else f"{kind[:20]!r}"
+        raise TopologyError(f"{what} is no link type, so the link between GPU{i} and GPU{j} is not told", types.line)
+    elif _cell(tables.get("Hops"), i, j) == "2":
+        return "NODE"
+    near = numa.get(i) is not None and numa.get(i) == numa.get(j)
+    return "NODE" if near else "SYS"
