@@ -113,7 +113,10 @@ def place(land: Ground, spec: ServiceSpec, many: int) -> list[Spot]:
     later: list[Spot] = []
     for row, bundle in sorted(split.bundles.items(), key=lambda item: int(land.index.name_rank[item[0]])):
         search = _search(land, row, spec)
-        key, gpus = search.bundles(*land.content(row))[bundle - 1]
+        options = search.bundles(*land.content(row))
+        if len(options) < bundle:
+            continue  # An earlier bundle took a job that this one counted on: its replicas are picked singly.
+        key, gpus = options[bundle - 1]
         spot = _spot(land, row, gpus, key - (bundle - 1))
         settle(land, spec, spot)
         now.append(spot)

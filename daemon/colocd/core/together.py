@@ -24,6 +24,8 @@ MOST_ROWS = 32
 """Nodes that are combined exactly: for each service those where it is cheapest."""
 MOST_TRIES = 96
 """Decisions on jobs on several nodes that are tried."""
+BUDGET = 40_000
+"""Nodes times combinations that all tries together may look at."""
 
 
 class Want(NamedTuple):
@@ -96,6 +98,7 @@ def _beside(land: Ground, rows: Sequence[int], most: int) -> set[int]:
 
 def _improve(solver: ExactSolver, best: Joint) -> tuple[Joint, bool]:
     """The best plan found by deciding step by step which jobs on several nodes are shared, and whether all steps were tried."""
+    most = min(MOST_TRIES, max(1, BUDGET // (len(solver.rows) * math.prod(many + 1 for many in solver.many))))
     tried: set[frozenset[Shared]] = set()
     agenda: list[tuple[Shared, ...]] = [()]
     moves, first = _moves(solver), True
@@ -103,7 +106,7 @@ def _improve(solver: ExactSolver, best: Joint) -> tuple[Joint, bool]:
         shared = agenda.pop(0)
         if frozenset(shared) in tried:
             continue
-        if len(tried) >= MOST_TRIES:
+        if len(tried) >= most:
             return best, False
         tried.add(frozenset(shared))
         found = solver.solve(shared)
