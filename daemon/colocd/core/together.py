@@ -98,7 +98,8 @@ def _beside(land: Ground, rows: Sequence[int], most: int) -> set[int]:
 
 def _improve(solver: ExactSolver, best: Joint) -> tuple[Joint, bool]:
     """The best plan found by deciding step by step which jobs on several nodes are shared, and whether all steps were tried."""
-    most = min(MOST_TRIES, max(1, BUDGET // (len(solver.rows) * math.prod(many + 1 for many in solver.many))))
+    work = max(1, len(solver.rows)) * math.prod(many + 1 for many in solver.many)
+    most = min(MOST_TRIES, max(1, BUDGET // work))
     tried: set[frozenset[Shared]] = set()
     agenda: list[tuple[Shared, ...]] = [()]
     moves, first = _moves(solver), True
