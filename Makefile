@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast test-crash bench bench-slurm clean
+.PHONY: help setup packages demo test lint test-fast test-crash bench bench-slurm bench-paper bench-planner bench-optimum clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,12 +46,26 @@ test-fast: setup  ## tests that need neither Slurm nor PostgreSQL
 test-crash: setup  ## kill -9 of colocd at every write to its store, on a live Slurm (about 6 minutes)
 	@COLOC_TEST_MATRIX=1 $(PYTEST) -m matrix
 
-bench: setup  ## measurements (bench/)
-	@for file in $(filter-out bench/bench_slurm.py,$(wildcard bench/bench_*.py)); do echo "== $$file"; PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY) "$$file"; done
+# these take long or need something more, and have targets of their own
+LONG_BENCHES := $(addprefix bench/bench_,slurm.py paper.py planner.py optimum.py)
+BENCH := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY)
+
+bench: setup  ## measurements (bench/) that are quick
+	@for file in $(filter-out $(LONG_BENCHES),$(wildcard bench/bench_*.py)); do echo "== $$file"; $(BENCH) "$$file"; done
 
 bench-slurm: setup  ## coloc against Slurm's own preemption, 100 reclaims an arm (over an hour)
-	@PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY) bench/bench_slurm.py
+	@$(BENCH) bench/bench_slurm.py
+
+bench-paper: setup  ## FlexTopo's experiment with coloc added (bench-paper.json); about half an hour
+	@$(BENCH) bench/bench_paper.py --json bench-paper.json
+
+bench-planner: setup  ## times of the planner on up to 12,500 nodes (bench-planner.json)
+	@$(BENCH) bench/bench_planner.py --json bench-planner.json
+
+bench-optimum: setup  ## the planner against the proven optimum (bench-optimum.json); installs OR-tools
+	@$(PY) -m pip install -q "ortools>=9.10,<10"
+	@$(BENCH) bench/bench_optimum.py --json bench-optimum.json
 
 clean:  ## remove .venv, caches and reports
-	rm -rf $(VENV) build dist demo-report.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	rm -rf $(VENV) build dist demo-report.json bench-*.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

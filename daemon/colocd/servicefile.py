@@ -117,6 +117,10 @@ RULES: dict[str, Rule] = {
     "lead_time": duration(high=86400.0),
     "priority": Rule(low=-1_000_000, high=1_000_000),
     "season": duration(high=LONG),
+    "nodes": Rule(low=1, high=1024),
+    "closeness": Rule(),
+    "spread": Rule(),
+    "beside": _matches(_NAME, "the name of a service"),
     "sbatch_options": Rule(),
     "sbatch_options[]": Rule(check=option_reason),
 }

@@ -12,13 +12,15 @@ import click
 import pytest
 from tests.api.fake_backend import AT, FakeBackend
 from tests.cli.conftest import Coloc, python_path
+from tests.helpers.views import batch, service
+from tests.helpers.views import view as filled
 
 from coloc_cli import main
 from coloc_cli.main import COMMANDS, LazyGroup, cli
 from colocd.api.server import ApiServer
 from colocd.core.actions import encode_plan
 from colocd.core.plan import plan
-from colocd.core.view import Node, View, encode_view
+from colocd.core.view import Node, ServiceView, View, encode_view
 from colocd.errors import ColocError
 from colocd.store.schema import check
 
@@ -212,6 +214,17 @@ def test_plan_of_a_file_that_is_no_view(coloc: Coloc, tmp_path: Path) -> None:
     file.write_text('{"version": 99, "at": 1}')
     assert "version 99" in coloc("plan", "--view", str(file)).err
     assert coloc("plan", "--view", str(tmp_path / "none")).code == 65
+
+
+def test_why_not_that_node(coloc: Coloc, tmp_path: Path) -> None:
+    job = batch(1, {"n2": 0xFF})
+    file = tmp_path / "view.json"
+    file.write_bytes(encode_view(filled(job, nodes=2, services=(ServiceView(spec=service()),))))
+    assert "would go there: GPUs 0-1 (NVLINK) are free" in coloc("plan", "--view", str(file), "--why", "n1").out
+    told = coloc("plan", "--view", str(file), "--why", "n2", "--json").json["services"]["chat"]
+    assert told.startswith("goes elsewhere: GPUs 0-1 (NVLINK) from 1 for 8600 GPU-seconds; the best is n1")
+    said = coloc("plan", "--view", str(file), "--why", "n3")
+    assert (said.code, "there is no node n3" in said.err) == (66, True)
 
 
 def test_plan_of_a_view(coloc: Coloc, tmp_path: Path) -> None:

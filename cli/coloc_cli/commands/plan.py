@@ -2,29 +2,41 @@
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
 from coloc_cli.words import gpu_set, joined, local
-from colocd.errors import BadFile
+from colocd.errors import BadFile, NotFound
+
+if TYPE_CHECKING:
+    from colocd.core.view import View
 
 
 @click.command()
 @click.option(
     "--view", "view_file", metavar="FILE", help="Plan on a saved view (`-`: stdin); asks neither Slurm nor colocd."
 )
+@click.option(
+    "--why", "node", metavar="NODE", help="Why each service's next replica would, or would not, go to this node."
+)
 @json_option
 @shared_options
 @pass_app
-def command(app: App, view_file: str | None, as_json: bool) -> None:
+def command(app: App, view_file: str | None, node: str | None, as_json: bool) -> None:
     """What coloc would do now, and why.
+
+    With --why NODE it prints for each service what its next replica would cost on that node, against the best node, or
+    what forbids it there.
 
     With --view the plan is made here, from a file that `coloc snapshot` wrote: the same view gives the same plan, byte
     for byte, on any machine.
     """
+    if node is not None:
+        show_why(node, view_file, app, as_json)
+        return
     if view_file is not None:
         document = plan_of_view(view_file)
     else:
@@ -36,11 +48,44 @@ def command(app: App, view_file: str | None, as_json: bool) -> None:
     show_plan(json.loads(document))
 
 
+def show_why(node: str, view_file: str | None, app: App, as_json: bool) -> None:
+    """Print for each service why its next replica goes to the node or not; raises `NotFound` for a node nobody knows."""
+    if view_file is not None:
+        view = read_view(view_file)
+    else:
+        from colocd.core.view import decode_view
+
+        with app.client() as client:
+            view = decode_view(client.view())
+    if all(n.name != node for n in view.nodes):
+        raise NotFound(f"there is no node {node}", "name a node as `scontrol show node` does")
+    from colocd.core.reclaim import ground
+    from colocd.core.why import why_node
+
+    services = sorted(view.services, key=lambda s: (-s.spec.priority, s.spec.name))
+    told = {s.spec.name: why_node(s.spec, ground(view), node) for s in services}
+    if as_json:
+        output.as_json({"node": node, "at": view.at, "services": told})
+        return
+    output.paragraph("node", node)
+    output.paragraph("as of", local(view.at))
+    if told:
+        output.say("")
+        output.show(("SERVICE", "ITS NEXT REPLICA"), list(told.items()))
+
+
 def plan_of_view(path: str) -> bytes:
     """The plan for a view document as canonical JSON; raises `BadFile` when the view cannot be read."""
+    from colocd.core.actions import encode_plan
+    from colocd.core.plan import plan
+
+    return encode_plan(plan(read_view(path)))
+
+
+def read_view(path: str) -> "View":
+    """The view in a file (`-`: stdin); raises `BadFile` when it cannot be read or is of another release."""
     import msgspec
 
-    from colocd.core.actions import encode_plan
     from colocd.core.view import VIEW_VERSION, decode_view
 
     try:
@@ -57,9 +102,7 @@ def plan_of_view(path: str) -> bytes:
     if view.version != VIEW_VERSION:
         message = f"{path} is a view of version {view.version}; this release reads version {VIEW_VERSION}"
         raise BadFile(message, "take the snapshot and plan with the same release")
-    from colocd.core.plan import plan
-
-    return encode_plan(plan(view))
+    return view
 
 
 def show_plan(plan: dict[str, Any]) -> None:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from colocd.core.ground import Ground, Request
+from colocd.core.ground import Ground
 from colocd.core.index import Ints
-from colocd.core.joint import Spot, allowed
-from colocd.core.search import NEVER, NodeSearch
+from colocd.core.joint import Spot, allowed, settle
+from colocd.core.search import NEVER, NodeSearch, Request
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Job
 
@@ -76,8 +76,9 @@ class ExactSolver:
         return found
 
     def _one_more(self, vector: Vector, at: int) -> Vector:
-        """The vector with one replica more of a service; empty when that is more than wanted."""
-        return () if vector[at] >= self.many[at] else (*vector[:at], vector[at] + 1, *vector[at + 1 :])
+        """The vector with one replica more of a service; empty when that is more than wanted, or than may share a node."""
+        most = min(1, self.many[at]) if self.specs[at].spread else self.many[at]
+        return () if vector[at] >= most else (*vector[:at], vector[at] + 1, *vector[at + 1 :])
 
     def _profile(self, row: int, shared: Sequence[Shared]) -> Profile:
         """The cheapest option for each vector on one node. Shared jobs are evicted where they are paid only."""
@@ -172,14 +173,14 @@ class ExactSolver:
                     return Clash(clash, (by_job[clash.ref], row))
                 by_job.update({job.ref: row for job in victims})
                 rest = (*vector[:at], vector[at] - 1, *vector[at + 1 :])
-                land.take(row, gpus, victims)
                 spots[at].append(Spot(row, gpus, victims, option.key - sum(rest), waits=False))
+                settle(land, self.specs[at], spots[at][-1])
             waiting.append((row, rest))
         for row, rest in waiting:
             room = land.room_later(row) | (int(land.free_masks[row]) if land.open[row] else 0)
             for at, gpus in self._seats(row, room, rest):
-                land.lease(row, gpus)
                 spots[at].append(Spot(row, gpus, (), 1, waits=True))
+                settle(land, self.specs[at], spots[at][-1])
         if any(s.waits for found in spots for s in found):
             for found in spots:
                 found.sort(key=lambda spot: spot.waits)

@@ -2,77 +2,43 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
-from coloc_topology.shape import Level
 from colocd.core.index import NO_FACTS, Bools, Ints, PlannerIndex
-from colocd.core.search import COST_SCALE, JOBS_BITS, NEVER, NodeSearch, node_search
-from colocd.core.service import Mode, ServiceSpec
-from colocd.core.victims import MAX_COST, barred, eviction_cost
-from colocd.core.view import Job, View
-
-
-class Request(NamedTuple):
-    """What the search on one node must know of a service; services with equal requests share their keys."""
-
-    gpus: int
-    level: Level
-    strict: bool
-
-    @classmethod
-    def of(cls, spec: ServiceSpec) -> "Request":
-        """The request that a service makes for one replica."""
-        return cls(spec.gpus_per_replica, spec.level, spec.mode is Mode.GUARANTEED)
-
-
-class Found(NamedTuple):
-    """The best candidate on each node, as far as it was worked out: key of all, the rest where `known`."""
-
-    key: Ints
-    gpus: Ints
-    damage: Ints
-    strength: Ints
-    known: Bools
+from colocd.core.search import JOBS_BITS, NEVER, Found, NodeSearch, Request, node_search
+from colocd.core.victims import COST_SCALE, barred, eviction_cost
+from colocd.core.view import Job, ReplicaState, View
 
 
 class Ground:
     """Mutable state of one plan over an index, which it leaves alone. Node and job rows are the index's.
 
     `later[n]`: GPUs of node n that come free without any further eviction, once a handover is through that is open or planned.
+    `hosts`: node rows of each service's replicas, for services whose replicas may not share a node.
     """
 
     def __init__(self, view: View, index: PlannerIndex) -> None:
         self.view, self.index = view, index
         self.free_masks: Ints = index.free.copy()
         self.open: Bools = index.open.copy()
+        self.hosts: dict[str, set[int]] = {}
         self._reachable: Bools = index.open.copy()
         self.later: Ints = np.zeros(len(index.nodes), dtype=np.int64)
         self.why_closed: dict[int, str] = {}
         self.hits: Ints = np.zeros(max(1, len(index.users)), dtype=np.int64)
         self.gone: set[str] = {ref for h in view.handovers for ref in h.victims}
-        self._ok, self._cost = self._jobs()
+        self._ok, milli = index.costs(view.at)
+        self._ok[[index.job_row[ref] for ref in self.gone if ref in index.job_row]] = False
+        self._cost: Ints = (milli << JOBS_BITS) | 1
         self._masks: Ints = np.where(self._ok[index.holder_job], index.holder_mask, 0)
         self._costs: Ints = self._cost[index.holder_job]
         self._found: dict[Request, Found] = {}
+        for service in view.services:
+            names = {r.node for r in service.replicas if r.node is not None and r.state is not ReplicaState.GONE}
+            names |= {h.node for h in view.handovers if h.service == service.spec.name}
+            self.hosts[service.spec.name] = {index.row[name] for name in names if name in index.row}
         self._lease()
-
-    def _jobs(self) -> tuple[Bools, Ints]:
-        """Per job row: whether it may be evicted now, and its key; the same numbers as `eviction_cost` gives."""
-        index, policy, at = self.index, self.view.policy, self.view.at
-        size = len(index.jobs)
-        started, saved = index.started[:size], index.saved[:size]
-        since = np.maximum(np.where(started <= at, started, -np.inf), np.where(saved <= at, saved, -np.inf))
-        lost = np.minimum(policy.max_unsaved, at - since) + index.restart[:size]
-        cost = np.minimum(MAX_COST, lost * index.gpus[:size] + policy.eviction_cost)
-        ok: Bools = started + policy.protected_runtime - at <= 0
-        ok &= index.alive[:size]
-        for ref in self.gone:
-            if ref in index.job_row:
-                ok[index.job_row[ref]] = False
-        milli: Ints = np.rint(cost * COST_SCALE).astype(np.int64)
-        return ok, (milli << JOBS_BITS) | 1
 
     def _lease(self) -> None:
         """GPUs that open handovers want are out of bounds; what else their victims free comes later."""
@@ -114,6 +80,7 @@ class Ground:
         for name in ("free_masks", "open", "later", "hits", "_ok", "_masks"):
             setattr(twin, name, getattr(self, name).copy())
         twin._cost, twin._costs, twin._reachable = self._cost, self._costs, self._reachable
+        twin.hosts = {name: set(rows) for name, rows in self.hosts.items()}
         twin.why_closed, twin.gone = dict(self.why_closed), set(self.gone)
         twin._found = {
             request: Found(f.key.copy(), f.gpus.copy(), f.damage.copy(), f.strength.copy(), f.known.copy())
@@ -233,6 +200,18 @@ class Ground:
         for node in self._comes_free(job):
             self._masks[node, self.index.holder_job[node] == row] = 0
             changed.add(node)
+
+    def seize(self, i: int, gpus: int, victims: Iterable[Job]) -> None:
+        """Give GPUs to one part of a group: the node stays open, and what its victims free is free for the other parts."""
+        changed = {i}
+        for job in victims:
+            self.evict(job, changed)
+        for row in changed:
+            if self.open[row]:
+                self.free_masks[row] |= self.later[row]
+                self.later[row] = 0
+        self.free_masks[i] &= ~gpus
+        self._renew(changed)
 
     def lease(self, i: int, gpus: int) -> None:
         """Keep GPUs that are free, or come free later, for a replica that waits for them."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coloc_topology.fit import FitTable, fit_table
 from colocd.core.policy import Policy
-from colocd.core.victims import barred_for_good, gpu_count, restart_cost
+from colocd.core.victims import COST_SCALE, MAX_COST, barred_for_good, gpu_count, restart_cost
 from colocd.core.view import Job, JobFacts, Node, View
 
 Ints = NDArray[np.int64]
@@ -94,6 +94,16 @@ class PlannerIndex:
         for i in changed:
             self._set_holders(i)
         return len(changed)
+
+    def costs(self, at: float) -> tuple[Bools, Ints]:
+        """Per job row at this time: whether it may be evicted, and `eviction_cost` in thousandths of a GPU-second."""
+        policy, size = self._policy or Policy(), len(self.jobs)
+        started, saved = self.started[:size], self.saved[:size]
+        since = np.maximum(np.where(started <= at, started, -np.inf), np.where(saved <= at, saved, -np.inf))
+        lost = np.minimum(policy.max_unsaved, at - since) + self.restart[:size]
+        cost = np.minimum(MAX_COST, lost * self.gpus[:size] + policy.eviction_cost)
+        milli: Ints = np.rint(cost * COST_SCALE).astype(np.int64)
+        return self.alive[:size] & (started + policy.protected_runtime - at <= 0), milli
 
     def _rebuild(self, view: View) -> None:
         self.rebuilds += 1

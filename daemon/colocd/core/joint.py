@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from colocd.core.ground import Ground, Request
+from colocd.core.ground import Ground
 from colocd.core.index import Bools, Ints
-from colocd.core.search import NEVER, NodeSearch
+from colocd.core.search import NEVER, NodeSearch, Request
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Job
 
@@ -33,10 +33,22 @@ class Spot(NamedTuple):
 
 
 def allowed(land: Ground, spec: ServiceSpec) -> Bools:
-    """Nodes that may run the service at all: in its partition, with a known topology."""
+    """Nodes that may run the service at all: in its partition, with a known topology, without a replica if they spread."""
     members = land.index.partitions.get(spec.partition)
     known: Bools = land.index.shape >= 0
-    return known & members if members is not None else np.zeros_like(known)
+    able = known & members if members is not None else np.zeros_like(known)
+    if spec.spread and land.hosts.get(spec.name):
+        able[sorted(land.hosts[spec.name])] = False
+    return able
+
+
+def settle(land: Ground, spec: ServiceSpec, spot: "Spot") -> None:
+    """Strike what a spot takes."""
+    if spot.waits:
+        land.lease(spot.row, spot.gpus)
+    else:
+        land.take(spot.row, spot.gpus, spot.victims)
+    land.hosts.setdefault(spec.name, set()).add(spot.row)
 
 
 def open_keys(land: Ground, spec: ServiceSpec) -> Ints:
@@ -80,7 +92,7 @@ def waiting(land: Ground, spec: ServiceSpec) -> Waiting:
     rows = np.flatnonzero((land.later != 0) & allowed(land, spec))
     found = [(row, fit) for row in rows.tolist() if (fit := _search(land, row, spec).packs(_room(land, row)))]
     found.sort(key=lambda pair: int(land.index.name_rank[pair[0]]))
-    return Waiting(tuple(r for r, _ in found), tuple(f for _, f in found))
+    return Waiting(tuple(r for r, _ in found), tuple(min(f, 1) if spec.spread else f for _, f in found))
 
 
 def _room(land: Ground, row: int) -> int:
@@ -101,9 +113,9 @@ def place(land: Ground, spec: ServiceSpec, many: int) -> list[Spot]:
     later: list[Spot] = []
     for row, bundle in sorted(split.bundles.items(), key=lambda item: int(land.index.name_rank[item[0]])):
         search = _search(land, row, spec)
-        _, gpus = search.bundles(*land.content(row))[bundle - 1]
-        spot = _spot(land, row, gpus, int(search.bundles(*land.content(row))[0][0]))
-        land.take(row, gpus, spot.victims)
+        key, gpus = search.bundles(*land.content(row))[bundle - 1]
+        spot = _spot(land, row, gpus, key - (bundle - 1))
+        settle(land, spec, spot)
         now.append(spot)
         later += _wait(land, spec, row, bundle - 1)
     for row, count in split.waits.items():
@@ -112,7 +124,7 @@ def place(land: Ground, spec: ServiceSpec, many: int) -> list[Spot]:
         found = pick(land, spec)
         if found is None:
             break
-        land.take(found.row, found.gpus, found.victims)
+        settle(land, spec, found)
         now.append(found)
     # What nobody has to be evicted for was found above; what the last victims left over is found here.
     rest = waiting(land, spec) if len(now) + len(later) < many else Waiting((), ())
@@ -124,8 +136,8 @@ def place(land: Ground, spec: ServiceSpec, many: int) -> list[Spot]:
 def _wait(land: Ground, spec: ServiceSpec, row: int, count: int) -> list[Spot]:
     spots = []
     for gpus in _search(land, row, spec).pack(_room(land, row), count):
-        land.lease(row, gpus)
         spots.append(Spot(row, gpus, (), 1, waits=True))
+        settle(land, spec, spots[-1])
     return spots
 
 
@@ -155,7 +167,7 @@ def _bundle_keys(land: Ground, spec: ServiceSpec, keys: Ints, dearest: Sequence[
     `dearest`: the keys of the single replicas that a bundle would replace, dearest first.
     """
     many = len(dearest)
-    if many < 2:
+    if many < 2 or spec.spread:
         return {}
     request = Request.of(spec)
     limit = np.flatnonzero(keys < min(NEVER, sum(dearest)))

@@ -9,10 +9,12 @@ from coloc_topology.shape import idx
 from colocd.core.actions import Action, Drain, Need, Note, Place, Plan
 from colocd.core.fill import fill
 from colocd.core.ground import Ground
+from colocd.core.groups import choose_group, parts_of
 from colocd.core.index import PlannerIndex
 from colocd.core.joint import Spot
 from colocd.core.need import counted, need, needed
 from colocd.core.reclaim import Choice, ground, make_choice
+from colocd.core.service import ServiceSpec
 from colocd.core.together import Want, place_all
 from colocd.core.view import Replica, ReplicaState, ServiceView, View
 from colocd.core.why import where
@@ -35,7 +37,7 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
     wants: list[Want] = []
     asked: list[tuple[ServiceView, Need]] = []
     for service, wanted in zip(services, needs, strict=True):
-        note = _held_up(service, wanted, view)
+        note = _held_up(service, wanted, view, land)
         if note is not None:
             notes.append(note)
         elif wanted.now > wanted.have:
@@ -65,7 +67,7 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
     )
 
 
-def _held_up(service: ServiceView, wanted: Need, view: View) -> Note | None:
+def _held_up(service: ServiceView, wanted: Need, view: View, land: Ground) -> Note | None:
     """Why a service that lacks replicas gets none in this plan; None: nothing is in the way."""
     spec = service.spec
     subject = subject_of(spec.name)
@@ -74,7 +76,29 @@ def _held_up(service: ServiceView, wanted: Need, view: View) -> Note | None:
     if service.retry_at is not None and service.retry_at > view.at:
         text = f"the last placement failed; the next is tried in {service.retry_at - view.at:.0f} s"
         return Note(subject=subject, text=text)
+    if spec.nodes > 1 or spec.beside is not None:
+        return Note(subject=subject, text=f"starting {_kind(spec)} is not supported yet; {_group(spec, view, land)}")
     return None
+
+
+def _kind(spec: ServiceSpec) -> str:
+    """What is special about the replicas of a service that needs a group."""
+    return f"replicas on {spec.nodes} nodes" if spec.nodes > 1 else f"replicas beside those of {spec.beside}"
+
+
+def _group(spec: ServiceSpec, view: View, land: Ground) -> str:
+    """Where a replica that needs a group would sit."""
+    partner = next((s.spec for s in view.services if s.spec.name == spec.beside), None)
+    if spec.beside is not None and partner is None:
+        return f"service {spec.beside} is not known"
+    parts, near = parts_of(spec, partner)
+    group, reason = choose_group(land, parts, near)
+    if group is None:
+        return f"it would not fit: {reason}"
+    seats = ", ".join(f"{land.index.nodes[s.row].name}:{idx(s.gpus)}" for spots in group.spots for s in spots)
+    victims = [job.ref for spots in group.spots for s in spots for job in s.victims]
+    taking = f", taking them from {', '.join(victims)}" if victims else ""
+    return f"it would sit on {seats}{f' in {group.domain}' if group.domain else ''}{taking}"
 
 
 def _starts(

@@ -14,10 +14,12 @@ from coloc_topology.fit import FitTable, fit_table
 from coloc_topology.shape import Level, Shape
 from coloc_topology.subsets import minimum_over_subsets
 from colocd.core.index import Bools, Ints
+from colocd.core.service import Mode, ServiceSpec
+from colocd.core.victims import COST_SCALE
 
 JOBS_BITS = 6
 MISSED_SHIFT = 54
-COST_SCALE = 1000
+
 NEVER = 1 << 62
 """Key of what cannot be."""
 _CHUNK = 1 << 16
@@ -40,6 +42,29 @@ class Fine(NamedTuple):
     gpus: Ints
     damage: Ints
     strength: Ints
+
+
+class Request(NamedTuple):
+    """What the search on one node must know of a service; services with equal requests share their keys."""
+
+    gpus: int
+    level: Level
+    strict: bool
+
+    @classmethod
+    def of(cls, spec: ServiceSpec) -> "Request":
+        """The request that a service makes for one replica."""
+        return cls(spec.gpus_per_replica, spec.level, spec.mode is Mode.GUARANTEED)
+
+
+class Found(NamedTuple):
+    """The best candidate on each node, as far as it was worked out: key of all, the rest where `known`."""
+
+    key: Ints
+    gpus: Ints
+    damage: Ints
+    strength: Ints
+    known: Bools
 
 
 class NodeSearch:

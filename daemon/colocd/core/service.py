@@ -28,6 +28,18 @@ class Measure(StrEnum):
     """Generated tokens per second."""
 
 
+class Closeness(StrEnum):
+    """How near each other several nodes of one replica, or two services that belong together, must be; closest first."""
+
+    NVLINK = "nvlink"
+    """One NVLink domain."""
+    LEAF = "leaf"
+    """One leaf switch."""
+    BLOCK = "block"
+    """One block."""
+    ANY = "any"
+
+
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """What one replica carries: `per_replica` in units of the load measure, planned to be used up to `target_use` (0..1]."""
 
@@ -78,6 +90,14 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     season: float = 86400.0
     """Length of the load's cycle: a day."""
     sbatch_options: tuple[str, ...] = ()
+    nodes: int = 1
+    """Nodes of one replica, `gpus_per_replica` GPUs on each."""
+    closeness: Closeness = Closeness.ANY
+    """How near these nodes must be; as firmly as `mode` says."""
+    spread: bool = False
+    """No two replicas of the service on one node."""
+    beside: str | None = None
+    """A service (decode, for the prefill one) whose replicas must be near: one NVLink domain if it fits, else one leaf."""
 
     @property
     def level(self) -> Level:

@@ -7,6 +7,7 @@ combined exactly (`exact`), if there are few enough combinations. Both are bound
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ MOST_STATES = 512
 """Combinations of numbers of replicas up to which nodes are combined exactly."""
 MOST_ROWS = 32
 """Nodes that are combined exactly: for each service those where it is cheapest."""
-MOST_TRIES = 48
+MOST_TRIES = 96
 """Decisions on jobs on several nodes that are tried."""
 
 
@@ -116,19 +117,20 @@ def _improve(solver: ExactSolver, best: Joint) -> tuple[Joint, bool]:
         if plan.score < best.score or first:
             best, first = min(best, plan, key=lambda joint: joint.score), False
             known = {s.ref for s in shared}
-            agenda = [(*shared, move) for move in moves if move.ref not in known] + agenda
+            agenda = [(*shared, *move) for move in moves if not known & {s.ref for s in move}] + agenda
     return best, True
 
 
-def _moves(solver: ExactSolver) -> list[Shared]:
-    """Jobs that could be shared, cheapest per GPU first, from each of their nodes."""
+def _moves(solver: ExactSolver) -> list[tuple[Shared, ...]]:
+    """Jobs that could be shared, cheapest per GPU first, from each of their nodes; then pairs that share the same nodes."""
     land, rows = solver.land, set(solver.rows)
-    found: list[tuple[float, tuple[int, int], int, Shared]] = []
-    jobs = {job.ref: job for row in solver.rows for job in land.holders(row, -1)}
-    for job in jobs.values():
-        mine = [land.index.row[name] for name in job.gpus or () if name in land.index.row]
-        if len(mine) < 2:
-            continue
-        price = land.cost([job]) / sum(mask.bit_count() for mask in (job.gpus or {}).values())
-        found += [(price, job.order, row, Shared(job.ref, row)) for row in mine if row in rows and land.open[row]]
-    return [move for *_, move in sorted(found, key=lambda item: item[:3])]
+    jobs = {job.ref: job for row in solver.rows for job in land.holders(row, -1) if len(job.gpus or {}) > 1}
+    price = {r: land.cost([j]) / sum(m.bit_count() for m in (j.gpus or {}).values()) for r, j in jobs.items()}
+    names = sorted(jobs, key=lambda ref: (price[ref], jobs[ref].order))
+    nodes = {ref: {land.index.row[name] for name in jobs[ref].gpus or () if name in land.index.row} for ref in names}
+    payers = {ref: sorted(row for row in nodes[ref] & rows if land.open[row]) for ref in names}
+    moves: list[tuple[Shared, ...]] = [(Shared(ref, row),) for ref in names for row in payers[ref]]
+    for one, two in combinations(names, 2):
+        if len(nodes[one] & nodes[two]) > 1:
+            moves += [(Shared(one, row), Shared(two, row)) for row in payers[one] if row in payers[two]]
+    return moves

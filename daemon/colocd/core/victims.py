@@ -4,6 +4,7 @@ from colocd.core.view import Job, JobFacts, JobState, View
 
 COST_DIGITS = 3
 """Costs are kept to a thousandth of a GPU-second, so that sums are exact and the same in any order."""
+COST_SCALE = 1000
 MAX_COST = 1e9
 """Highest cost of one eviction, in GPU-seconds."""
 

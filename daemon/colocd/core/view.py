@@ -121,6 +121,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     fence: str | None = None
     reserved: bool = False
     """Somebody else's reservation covers it now: no fills, no reclaims."""
+    nvlink_domain: str | None = None
+    """NVLink domain that spans nodes; None: none, or not known. So with the two below."""
+    leaf: str | None = None
+    block: str | None = None
 
     @property
     def free(self) -> int:

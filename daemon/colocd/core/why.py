@@ -3,9 +3,9 @@
 import numpy as np
 
 from coloc_topology.shape import idx
-from colocd.core.ground import Ground, Request
+from colocd.core.ground import Ground
 from colocd.core.joint import Spot, pick
-from colocd.core.search import MISSED_SHIFT, NEVER
+from colocd.core.search import MISSED_SHIFT, NEVER, Request
 from colocd.core.service import ServiceSpec
 
 FEW = 8

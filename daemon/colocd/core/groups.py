@@ -1,0 +1,149 @@
+"""Replicas on several nodes, and services whose replicas belong together: near each other, evicted for together.
+
+All parts of a group are placed in one go, so a job on several of its nodes is paid once, and what any victim frees is free for
+every part. Domains are searched separately; within one, nodes are added one by one from several starts.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from colocd.core.ground import Ground
+from colocd.core.index import Bools
+from colocd.core.joint import Spot, open_keys, pick
+from colocd.core.search import NEVER
+from colocd.core.service import Closeness, Mode, ServiceSpec
+from colocd.core.view import Node
+
+MOST_DOMAINS = 64
+"""Domains searched per closeness: those whose single nodes are cheapest."""
+STARTS = 8
+"""Nodes from which a group is grown in each domain."""
+
+
+class Part(NamedTuple):
+    """GPUs on `nodes` different nodes for a replica of a service."""
+
+    spec: ServiceSpec
+    nodes: int = 1
+
+
+class Group(NamedTuple):
+    """Places for all parts (per part one spot a node), what joins them (`domain` None: nothing does), and the key of all.
+
+    `gave_up`: not every domain was searched.
+    """
+
+    spots: tuple[tuple[Spot, ...], ...]
+    closeness: Closeness
+    domain: str | None
+    key: int
+    gave_up: bool
+
+
+def parts_of(spec: ServiceSpec, partner: ServiceSpec | None) -> tuple[tuple[Part, ...], tuple[Closeness, ...]]:
+    """The parts of one replica, and how near they may be, in order of preference. `partner`: the service it is `beside`."""
+    parts = (Part(spec, spec.nodes), *(() if partner is None else (Part(partner, partner.nodes),)))
+    order = tuple(Closeness)
+    if partner is not None:
+        return parts, (Closeness.NVLINK, Closeness.LEAF)
+    if spec.mode is Mode.GUARANTEED:
+        return parts, (spec.closeness,)
+    return parts, order[order.index(spec.closeness) :]
+
+
+def choose_group(land: Ground, parts: Sequence[Part], near: Sequence[Closeness]) -> tuple[Group | None, str]:
+    """The best group, at the first closeness at which there is one; None and the reason when there is none at all."""
+    reasons = []
+    for closeness in near:
+        found, reason = _at(land, parts, closeness)
+        if found is not None:
+            return found, ""
+        reasons.append(reason)
+    return None, "; ".join(reasons)
+
+
+def _domain(node: Node, closeness: Closeness) -> str | None:
+    """The node's domain; None: not known, so nothing can be promised of it."""
+    match closeness:
+        case Closeness.NVLINK:
+            return node.nvlink_domain
+        case Closeness.LEAF:
+            return node.leaf
+        case Closeness.BLOCK:
+            return node.block
+        case Closeness.ANY:
+            return "the cluster"
+
+
+def _at(land: Ground, parts: Sequence[Part], closeness: Closeness) -> tuple[Group | None, str]:
+    domains: dict[str, list[int]] = {}
+    for i, node in enumerate(land.index.nodes):
+        name = _domain(node, closeness)
+        if name is not None and land.open[i]:
+            domains.setdefault(name, []).append(i)
+    if not domains:
+        return None, f"no open node is in a known {closeness.value} domain"
+    keys = [open_keys(land, part.spec) for part in parts]
+    ranked = []
+    for name, rows in sorted(domains.items()):
+        # Parts of different services may share a node, the nodes of one part are different ones.
+        sums = [np.sort(k[rows])[: part.nodes] for k, part in zip(keys, parts, strict=True)]
+        enough = all(len(s) == part.nodes for s, part in zip(sums, parts, strict=True))
+        bound = sum(int(k) for s in sums for k in s.tolist())
+        ranked.append((not enough, bound, name))
+    ranked.sort()
+    best: Group | None = None
+    for short, _, name in ranked[:MOST_DOMAINS]:
+        if short:
+            break
+        found = _in_domain(land, parts, domains[name])
+        if found is not None and (best is None or found[0] < best.key):
+            label = None if closeness is Closeness.ANY else name
+            best = Group(found[1], closeness, label, found[0], gave_up=len(ranked) > MOST_DOMAINS)
+    if best is None:
+        asked = " and ".join(f"{p.nodes} x {p.spec.gpus_per_replica} GPUs of {p.spec.name}" for p in parts)
+        return None, f"no {closeness.value} domain of {len(domains)} has room for {asked}"
+    return best, ""
+
+
+def _in_domain(
+    land: Ground, parts: Sequence[Part], rows: Sequence[int]
+) -> tuple[int, tuple[tuple[Spot, ...], ...]] | None:
+    """Key and spots of the best group on these nodes: grown from each of the cheapest nodes, and from each order of the parts."""
+    members: Bools = np.zeros(len(land.index.nodes), dtype=np.bool_)
+    members[list(rows)] = True
+    best: tuple[int, tuple[tuple[Spot, ...], ...]] | None = None
+    orders = [list(range(len(parts))), list(range(len(parts)))[::-1]][: 1 + (len(parts) > 1)]
+    for order in orders:
+        keys = np.where(members, open_keys(land, parts[order[0]].spec), NEVER)
+        starts = np.argsort(keys, kind="stable")[:STARTS]
+        for start in starts[keys[starts] < NEVER].tolist():
+            found = _grow(land, parts, order, members, start)
+            if found is not None and (best is None or found[0] < best[0]):
+                best = found
+    return best
+
+
+def _grow(
+    land: Ground, parts: Sequence[Part], order: Sequence[int], members: Bools, start: int
+) -> tuple[int, tuple[tuple[Spot, ...], ...]] | None:
+    """Add the cheapest node for each part in turn, the first one on `start`; None: the group does not fit."""
+    land = land.copy()
+    spots: list[list[Spot]] = [[] for _ in parts]
+    first = True
+    for at in order:
+        left = members.copy()
+        for _ in range(parts[at].nodes):
+            keys = np.where(left, open_keys(land, parts[at].spec), NEVER)
+            if first:
+                keys = np.where(np.arange(len(keys)) == start, keys, NEVER)
+                first = False
+            spot = pick(land, parts[at].spec, keys)
+            if spot is None:
+                return None
+            land.seize(spot.row, spot.gpus, spot.victims)
+            spots[at].append(spot)
+            left[spot.row] = False
+    return sum(s.key for found in spots for s in found), tuple(tuple(found) for found in spots)
