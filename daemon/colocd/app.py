@@ -64,9 +64,8 @@ class Daemon:
         self._said: dict[str, str] = {}
         self._problems: dict[str, str] = {}
         self.handovers_open = False
+        self._recovered = False
         self.answers = Answers(store, clock, self.metrics, config)
-        for intent in self.tools.ledger.settle_leftovers():
-            log.info("intent %s was left open by a crash: Slurm is asked what happened", intent.key)
 
     def reconfigure(self, config: Config) -> None:
         """Take a new configuration over: mode, policy, topology. Database, sockets and timetable need a restart."""
@@ -108,7 +107,18 @@ class Daemon:
             log.info("%s", sentence)
         return sentence
 
+    def _recover(self) -> None:
+        """Before the first action of this process: what a crash left open is unknown, and Slurm is asked about it.
+
+        Not at construction: a second daemon, which is about to find the sockets taken, must not touch the first one's calls.
+        """
+        if not self._recovered:
+            for intent in self.tools.ledger.settle_leftovers():
+                log.info("intent %s was left open by a crash: Slurm is asked what happened", intent.key)
+            self._recovered = True
+
     def _cycle(self) -> str:
+        self._recover()
         seen = self._observer.observe(self.config)
         view = seen.view
         self._specs = {s.spec.name: s.spec for s in view.services}
