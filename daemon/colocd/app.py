@@ -17,6 +17,7 @@ from colocd.answers import Answers
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.actions import Plan
+from colocd.core.index import PlannerIndex
 from colocd.core.plan import plan
 from colocd.core.service import ServiceSpec
 from colocd.core.view import ReplicaState, View
@@ -65,6 +66,7 @@ class Daemon:
         self._problems: dict[str, str] = {}
         self.handovers_open = False
         self._recovered = False
+        self._index = PlannerIndex()
         self.answers = Answers(store, clock, self.metrics, config)
 
     def reconfigure(self, config: Config) -> None:
@@ -126,7 +128,7 @@ class Daemon:
         self._node_shapes.update({n.name: view.shapes[n.shape] for n in view.nodes if n.shape is not None})
         self.answers.trouble = None
         self._tell_problems(view.problems)
-        result = plan(view)
+        result = plan(view, self._index)
         self.answers.seen(view, result)
         self.metrics.seen(view)
         self._record(view, result)
