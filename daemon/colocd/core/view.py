@@ -122,9 +122,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     reserved: bool = False
     """Somebody else's reservation covers it now: no fills, no reclaims."""
     nvlink_domain: str | None = None
-    """NVLink domain that spans nodes; None: none, or not known. So with the two below."""
+    """NVLink domain that spans nodes; None: none, or not known."""
     leaf: str | None = None
+    """Leaf switch; None: not known."""
     block: str | None = None
+    """Block; None: none, or not known."""
 
     @property
     def free(self) -> int:
