@@ -17,6 +17,7 @@ from colocd.answers import Answers
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.actions import Plan
+from colocd.core.index import PlannerIndex
 from colocd.core.plan import plan
 from colocd.core.service import ServiceSpec
 from colocd.core.view import ReplicaState, View
@@ -64,9 +65,9 @@ class Daemon:
         self._said: dict[str, str] = {}
         self._problems: dict[str, str] = {}
         self.handovers_open = False
+        self._recovered = False
+        self._index = PlannerIndex()
         self.answers = Answers(store, clock, self.metrics, config)
-        for intent in self.tools.ledger.settle_leftovers():
-            log.info("intent %s was left open by a crash: Slurm is asked what happened", intent.key)
 
     def reconfigure(self, config: Config) -> None:
         """Take a new configuration over: mode, policy, topology. Database, sockets and timetable need a restart."""
@@ -108,7 +109,18 @@ class Daemon:
             log.info("%s", sentence)
         return sentence
 
+    def _recover(self) -> None:
+        """Before the first action of this process: what a crash left open is unknown, and Slurm is asked about it.
+
+        Not at construction: a second daemon, which is about to find the sockets taken, must not touch the first one's calls.
+        """
+        if not self._recovered:
+            for intent in self.tools.ledger.settle_leftovers():
+                log.info("intent %s was left open by a crash: Slurm is asked what happened", intent.key)
+            self._recovered = True
+
     def _cycle(self) -> str:
+        self._recover()
         seen = self._observer.observe(self.config)
         view = seen.view
         self._specs = {s.spec.name: s.spec for s in view.services}
@@ -116,7 +128,7 @@ class Daemon:
         self._node_shapes.update({n.name: view.shapes[n.shape] for n in view.nodes if n.shape is not None})
         self.answers.trouble = None
         self._tell_problems(view.problems)
-        result = plan(view)
+        result = plan(view, self._index)
         self.answers.seen(view, result)
         self.metrics.seen(view)
         self._record(view, result)

@@ -105,10 +105,13 @@ def test_a_job_that_starts_by_itself_ends_the_handover(rig: DaemonRig) -> None:
     assert rig.slurm.reservations() == ()
 
 
-@pytest.mark.parametrize("held", [False, True])
-def test_after_a_failed_handover_it_waits_as_before(rig: DaemonRig, held: bool) -> None:
+@pytest.mark.parametrize(("submitted_held", "mode", "held"), [(False, "guaranteed", True), (True, "guaranteed", True),
+    (False, "best-effort", False), (True, "best-effort", True)])  # fmt: skip
+def test_after_a_failed_handover_no_worse_place_is_taken(
+    rig: DaemonRig, submitted_held: bool, mode: str, held: bool
+) -> None:
     fill(rig)
-    ref = wish(rig, held=held)
+    ref = wish(rig, words=f" mode={mode}", held=submitted_held)
     rig.slurm.fault("requeue", SlurmRefused("not allowed"), times=10_000)
     rig.run(30)
     assert any(h.state == "failed" for h in rig.store.handovers())

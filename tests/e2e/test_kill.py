@@ -12,6 +12,8 @@ from colocd.testcluster import PrivateCluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 LANES = 4
+CALLS = ("reserve", "signal", "requeue", "submit", "update", "cancel", "unreserve")
+WRITES = ("add_handover", "intend", "settle", "save_handover", "put_jobs", "put_replica", "add_decisions")
 SOME_WRITES = (2, 5, 10, 17, 24, 33, 40)
 """Writes of the default run, out of about 46."""
 
@@ -34,10 +36,10 @@ def told(failed: dict[Point, str]) -> str:
 def test_around_every_call_to_slurm_and_some_writes(clusters: list[PrivateCluster]) -> None:
     calls = names(clusters, "slurm")
     calls.remove("add_handover")
-    assert {"reserve", "signal", "requeue", "submit", "update", "cancel", "unreserve"} <= set(calls), calls
     points = [Point("slurm", when, k + 1) for k in range(len(calls)) for when in ("before", "after")]
-    failed = walk(clusters, points + [Point("store", "after", k) for k in SOME_WRITES])
-    assert not failed, told(failed)
+    walked = walk(clusters, points + [Point("store", "after", k) for k in SOME_WRITES])
+    assert not walked.failed, told(walked.failed)
+    assert {(name, when) for name in CALLS for when in ("before", "after")} <= walked.struck
 
 
 @pytest.mark.matrix
@@ -45,5 +47,6 @@ def test_around_every_call_to_slurm_and_some_writes(clusters: list[PrivateCluste
 def test_around_every_write(clusters: list[PrivateCluster], when: str) -> None:
     writes = names(clusters, "store")
     assert len(writes) >= 40
-    failed = walk(clusters, [Point("store", when, k + 1) for k in range(len(writes))])
-    assert not failed, told(failed)
+    walked = walk(clusters, [Point("store", when, k + 1) for k in range(len(writes))])
+    assert not walked.failed, told(walked.failed)
+    assert {(name, when) for name in WRITES} <= walked.struck

@@ -4,13 +4,14 @@ Its owner keeps it: coloc never cancels it. When the handover fails, the job goe
 """
 
 from colocd.act.tools import Tools, fence_name
+from colocd.core.service import Mode
 from colocd.core.view import Held, Job, JobState
 from colocd.core.wishes import PREFIX
 from colocd.slurm.port import JobUpdate
 from colocd.store.records import Handover
 
 KEPT = "kept-held:"
-"""Settings with this prefix and a job's ref: the hold it has now is coloc's, for a job that was submitted held."""
+"""Settings with this prefix and a job's ref: the hold it has now is coloc's, until the next try to place it."""
 
 
 def ref_of(h: Handover) -> str:
@@ -54,7 +55,11 @@ def send_back(tools: Tools, h: Handover) -> bool:
 
 
 def give_back(tools: Tools, h: Handover) -> bool:
-    """After a failed handover: no reservation, no node, and held or not as it was submitted. True when that is so."""
+    """After a failed handover: no reservation and no node any more; True when that is so.
+
+    A guaranteed request, or a job that was submitted held, stays held (by coloc, remembered) until the next try: released,
+    Slurm could start it on worse GPUs. A best-effort one waits as before.
+    """
     ref = ref_of(h)
     job: Job | None = tools.slurm.jobs([ref]).get(ref)
     if job is None or job.state not in (JobState.PENDING, JobState.RUNNING) or "was_held" not in h.data:
@@ -66,7 +71,8 @@ def give_back(tools: Tools, h: Handover) -> bool:
             return False
     if not waits:
         return True
-    if h.data["was_held"]:
+    spec = tools.spec(h.service)
+    if h.data["was_held"] or (spec is not None and spec.mode is Mode.GUARANTEED):
         tools.store.put_setting(f"{KEPT}{ref}", "yes")
         return job.held is not Held.NO or tools.call(h, "rehold", f"job:{ref}", lambda: tools.slurm.hold([ref])).done
     return job.held is Held.NO or tools.call(h, "rerelease", f"job:{ref}", lambda: tools.slurm.release([ref])).done

@@ -64,7 +64,7 @@ def served(
     """One-replica services for the jobs that wait for a place, and for those whose handover is open.
 
     A job that waits for a dependency or a begin time takes no GPUs yet. An administrator's hold is respected, unless coloc
-    placed it (`kept`: refs) for a job that was submitted held.
+    placed it (`kept`: refs) after a try that failed.
     """
     found = []
     for job in jobs:
