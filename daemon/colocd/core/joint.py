@@ -190,7 +190,7 @@ def _bundle_keys(land: Ground, spec: ServiceSpec, keys: Ints, dearest: Sequence[
         most = saved.max(axis=1)
         hopes += [(-int(most[at]), int(rows[at])) for at in np.flatnonzero(most > 0).tolist()]
     options: dict[int, list[int]] = {}
-    for _, row in sorted(hopes)[:MOST_BUNDLES]:
+    for _, row in sorted(hopes)[: min(MOST_BUNDLES, many)]:
         costs = [key for key, _ in _search(land, row, spec).bundles(*land.content(row))]
         if any(costs[m - 1] < sum(dearest[:m]) for m in range(2, min(many, len(costs)) + 1)):
             options[row] = costs
