@@ -33,13 +33,35 @@ def told(failed: dict[Point, str]) -> str:
     return "\n\n".join(f"{point}: {why}" for point, why in failed.items())
 
 
+def walk_until_struck(clusters: list[PrivateCluster], points: list[Point], wanted: set[tuple[str, str]]) -> None:
+    """Walk the points; then, for kinds of call that no run was killed at, those around where they came in another run.
+
+    How many plugs a handover needs depends on Slurm's speed, so the n-th call is not the same in every run.
+    """
+    walked = walk(clusters, points)
+    assert not walked.failed, told(walked.failed)
+    struck = set(walked.struck)
+    for _ in range(6):
+        missing = wanted - struck
+        if not missing:
+            break
+        kind = points[0].kind
+        calls = [name for name in names(clusters, kind) if kind != "slurm" or name != "add_handover"]
+        near = {
+            (k + 1 + off, when) for name, when in missing for k, c in enumerate(calls) if c == name for off in (0, 1, 2)
+        }
+        again = walk(clusters, [Point(kind, when, k) for k, when in sorted(near)])
+        assert not again.failed, told(again.failed)
+        struck |= again.struck
+    assert wanted <= struck, f"never struck: {sorted(wanted - struck)}"
+
+
 def test_around_every_call_to_slurm_and_some_writes(clusters: list[PrivateCluster]) -> None:
     calls = names(clusters, "slurm")
     calls.remove("add_handover")
     points = [Point("slurm", when, k + 1) for k in range(len(calls)) for when in ("before", "after")]
-    walked = walk(clusters, points + [Point("store", "after", k) for k in SOME_WRITES])
-    assert not walked.failed, told(walked.failed)
-    assert {(name, when) for name in CALLS for when in ("before", "after")} <= walked.struck
+    points += [Point("store", "after", k) for k in SOME_WRITES]
+    walk_until_struck(clusters, points, {(name, when) for name in CALLS for when in ("before", "after")})
 
 
 @pytest.mark.matrix
@@ -47,6 +69,5 @@ def test_around_every_call_to_slurm_and_some_writes(clusters: list[PrivateCluste
 def test_around_every_write(clusters: list[PrivateCluster], when: str) -> None:
     writes = names(clusters, "store")
     assert len(writes) >= 40
-    walked = walk(clusters, [Point("store", when, k + 1) for k in range(len(writes))])
-    assert not walked.failed, told(walked.failed)
-    assert {(name, when) for name in WRITES} <= walked.struck
+    points = [Point("store", when, k + 1) for k in range(len(writes))]
+    walk_until_struck(clusters, points, {(name, when) for name in WRITES})
