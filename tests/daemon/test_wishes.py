@@ -91,6 +91,9 @@ def test_what_coloc_does_not_place_is_left_to_slurm(rig: DaemonRig) -> None:
     rig.run(10)
     assert rig.store.handovers() == ()
     assert all(rig.slurm.jobs([r])[r].state is JobState.RUNNING for r in refs)
+    waiting = wish(rig, partition="batch", held=True)
+    rig.run(5)
+    assert "batch is not in policy.online_partitions" in rig.daemon.answers.explain(waiting)["now"]
 
 
 def test_a_job_that_starts_by_itself_ends_the_handover(rig: DaemonRig) -> None:

@@ -18,7 +18,7 @@ from colocd.core.service import ServiceSpec
 from colocd.core.together import Want, place_all
 from colocd.core.view import Replica, ReplicaState, ServiceView, View
 from colocd.core.why import where
-from colocd.core.wishes import is_wish
+from colocd.core.wishes import is_wish, refusal
 from colocd.core.wishes import subject as subject_of
 
 
@@ -204,6 +204,8 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
     told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == subject_of(n.service)]
     told += [note.text for note in result.notes if note.subject == subject]
     if kind == "job":
+        left = (refusal(j, view.policy) for j in view.jobs if j.ref == name and j.request is not None and not j.gpus)
+        told += [reason for reason in left if reason is not None]
         land = ground(view)
         if name in land.barred:
             told.append(f"cannot be evicted now: {land.barred[name]}")
