@@ -5,16 +5,21 @@ what is left over is the job's valley.
 """
 
 from collections.abc import Mapping
+from math import ceil
 
 from colocd.core.actions import Action, Hold, Note, Release
 from colocd.core.ground import Ground
+from colocd.core.index import Ints, popcount
 from colocd.core.need import reserve
-from colocd.core.pack import Room, hosts_for, per_node, take
+from colocd.core.pack import Pack, per_node
 from colocd.core.policy import Policy
 from colocd.core.valleys import kept_back
 from colocd.core.victims import gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, View
 from colocd.core.wishes import is_wish
+
+KEPT_STEP = 60.0
+"""Times for which GPUs are kept are rounded up to this many seconds: many jobs share what is found out."""
 
 _ASIDE = ("Dependency", "BeginTime", "JobArrayTaskLimit")
 """Reasons for which Slurm itself keeps a released job back: it takes no GPUs and is not taken back."""
@@ -44,22 +49,16 @@ def waiting(job: Job, facts: JobFacts, policy: Policy) -> bool:
 def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Action], list[Note]]:
     """Releases (and holds of jobs that did not start), oldest first, and why the others wait. `placed`: see `kept_back`."""
     policy = view.policy
-    nodes = {n.name: n for n in view.nodes if n.name not in ground.closed}
+    pack = Pack(ground)
     actions: list[Action] = []
     notes: list[Note] = []
-    kept_cache: dict[float, dict[str, int]] = {}
-    taken: dict[str, int] = dict.fromkeys(nodes, 0)
-    cpus: dict[str, int | None] = {
-        name: None if n.cpus is None or n.cpus_used is None else n.cpus - n.cpus_used for name, n in nodes.items()
-    }
+    kept_cache: dict[float, Ints] = {}
     ours = [j for j in view.jobs if j.checkpoint is not None and j.partition in policy.batch_partitions]
     for job in ours:
         facts = view.facts.get(job.ref, JobFacts())
         if job.state is not JobState.PENDING or job.held is not Held.NO or job.reason in _ASIDE:
             continue
-        for name in job.required_nodes:
-            if name in taken:
-                taken[name] += per_node(job)
+        pack.promise(job)
         waited = None if facts.released_at is None else view.at - facts.released_at
         if waited is not None and waited > policy.start_timeout:
             actions.append(
@@ -84,31 +83,25 @@ def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Ac
                 Note(subject=f"job:{job.ref}", text=f"waits another {pause - view.at:.0f} s before it is tried again")
             )
             continue
-        if until not in kept_cache:
-            kept_cache[until] = kept_back(view, ground, until, placed)
-        kept = kept_cache[until]
-        room = Room(
-            {name: (ground.free[name] & ~kept.get(name, 0)).bit_count() - taken[name] for name in nodes}, dict(cpus)
-        )
-        hosts = hosts_for(job, facts, nodes, room)
+        rounded = ceil(until / KEPT_STEP) * KEPT_STEP
+        if rounded not in kept_cache:
+            kept_cache[rounded] = kept_back(view, ground, rounded, placed)
+        kept = kept_cache[rounded]
+        hosts = pack.hosts(job, facts, kept)
         if hosts is None:
             told = f" (load of {', '.join(blind)} is unknown, so nothing of theirs is given away)" if blind else ""
             notes.append(
                 Note(
                     subject=f"job:{job.ref}",
                     text=f"waits: no {per_node(job)} GPUs on {job.nodes_requested} node(s) stay free for the"
-                    f" {until:.0f} s it needs to do useful work; {sum(m.bit_count() for m in kept.values())} free GPUs"
+                    f" {until:.0f} s it needs to do useful work; {popcount(kept).sum()} free GPUs"
                     f" are kept for services{told}",
                 )
             )
             continue
         # A job that did not start on coloc's choice of nodes is left to Slurm's the next time.
         pin = gpu_count(job) > 0 and facts.retry_at is None and (facts.pinned or not job.required_nodes)
-        before = dict(room.gpus)
-        take(job, hosts, room)
-        for name in hosts:
-            taken[name] += before[name] - room.gpus[name]
-            cpus[name] = room.cpus[name]
+        pack.take(job, hosts)
         actions.append(
             Release(
                 job=job.ref,

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from colocd.core.ground import Ground
-from colocd.core.index import Bools
+from colocd.core.index import Bools, domain_of
 from colocd.core.joint import Spot, open_keys, pick
 from colocd.core.search import NEVER
 from colocd.core.service import Closeness, Mode, ServiceSpec
-from colocd.core.view import Node
 
 MOST_DOMAINS = 64
 """Domains searched per closeness: those whose single nodes are cheapest."""
@@ -64,23 +63,10 @@ def choose_group(land: Ground, parts: Sequence[Part], near: Sequence[Closeness])
     return None, "; ".join(reasons)
 
 
-def _domain(node: Node, closeness: Closeness) -> str | None:
-    """The node's domain; None: not known, so nothing can be promised of it."""
-    match closeness:
-        case Closeness.NVLINK:
-            return node.nvlink_domain
-        case Closeness.LEAF:
-            return node.leaf
-        case Closeness.BLOCK:
-            return node.block
-        case Closeness.ANY:
-            return "the cluster"
-
-
 def _at(land: Ground, parts: Sequence[Part], closeness: Closeness) -> tuple[Group | None, str]:
     domains: dict[str, list[int]] = {}
     for i, node in enumerate(land.index.nodes):
-        name = _domain(node, closeness)
+        name = domain_of(node, closeness)
         if name is not None and land.open[i]:
             domains.setdefault(name, []).append(i)
     if not domains:

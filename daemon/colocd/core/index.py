@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from coloc_topology.fit import FitTable, fit_table
 from colocd.core.policy import Policy
+from colocd.core.service import Closeness
 from colocd.core.victims import COST_SCALE, MAX_COST, barred_for_good, gpu_count, restart_cost
 from colocd.core.view import Job, JobFacts, Node, View
 
@@ -18,6 +19,10 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 NO_FACTS = JobFacts()
+UNKNOWN_CPUS = 1 << 40
+"""Free CPUs of a node where nobody knows: enough for any job."""
+NEAR = (Closeness.NVLINK, Closeness.LEAF, Closeness.BLOCK)
+"""Kinds of domains that nodes are in, closest first."""
 _SPARE = 64
 
 
@@ -122,6 +127,9 @@ class PlannerIndex:
         self.shape: Ints = np.full(count, -1, dtype=np.int64)
         self.shut: list[str | None] = [None] * count
         self.open: Bools = np.zeros(count, dtype=np.bool_)
+        self.cpus: Ints = np.zeros(count, dtype=np.int64)
+        self.near: dict[Closeness, Ints] = {kind: np.full(count, -1, dtype=np.int64) for kind in NEAR}
+        self._domains: dict[tuple[Closeness, str], int] = {}
         self._holders = [[] for _ in range(count)]
         self.holder_mask: Ints = np.zeros((count, 8), dtype=np.int64)
         self.holder_job: Ints = np.zeros((count, 8), dtype=np.int64)
@@ -138,12 +146,17 @@ class PlannerIndex:
         self.shape[i] = -1 if node.shape is None else self._shapes.get(node.shape, -1)
         self.shut[i] = shut(node)
         self.open[i] = self.shut[i] is None
-        for name, members in self.partitions.items():
-            members[i] = name in node.partitions
-        for name in node.partitions:
-            if name not in self.partitions:
-                self.partitions[name] = np.zeros(len(self.nodes), dtype=np.bool_)
-                self.partitions[name][i] = True
+        known = node.cpus is not None and node.cpus_used is not None
+        self.cpus[i] = (node.cpus or 0) - (node.cpus_used or 0) if known else UNKNOWN_CPUS
+        for kind, codes in self.near.items():
+            name = domain_of(node, kind)
+            codes[i] = -1 if name is None else self._domains.setdefault((kind, name), len(self._domains))
+        for partition, members in self.partitions.items():
+            members[i] = partition in node.partitions
+        for partition in node.partitions:
+            if partition not in self.partitions:
+                self.partitions[partition] = np.zeros(len(self.nodes), dtype=np.bool_)
+                self.partitions[partition][i] = True
 
     def _update_jobs(self, view: View, changed: set[int]) -> None:
         limit = view.policy.max_evictions_per_job
@@ -220,12 +233,34 @@ class PlannerIndex:
         self.holder_job[i] = rows + spare
 
 
+def popcount(masks: Ints) -> Ints:
+    """Number of GPUs in each mask."""
+    out: Ints = _BYTE[np.ascontiguousarray(masks).view(np.uint8)].reshape(*masks.shape, 8).sum(axis=-1)
+    return out
+
+
+_BYTE: Ints = np.array([i.bit_count() for i in range(256)], dtype=np.int64)
+
+
 def _order(job: Job | None) -> tuple[int, int]:
     return (-1, -1) if job is None else job.order
 
 
 def _mask(job: Job | None, node: str) -> int:
     return 0 if job is None or not job.gpus else job.gpus[node]
+
+
+def domain_of(node: Node, closeness: Closeness) -> str | None:
+    """The node's domain; None: not known, so nothing can be promised of it."""
+    match closeness:
+        case Closeness.NVLINK:
+            return node.nvlink_domain
+        case Closeness.LEAF:
+            return node.leaf
+        case Closeness.BLOCK:
+            return node.block
+        case Closeness.ANY:
+            return "the cluster"
 
 
 def shut(node: Node) -> str | None:

@@ -1,0 +1,163 @@
+"""Where batch jobs are put, and what is kept for services: by what Slurm's own pick within a node would leave."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.helpers.views import AT, SHAPES, batch, filled_views, service, view
+
+from coloc_topology.fit import fit_table
+from colocd.core.actions import Release
+from colocd.core.ground import Ground
+from colocd.core.index import popcount
+from colocd.core.need import counted, need, reserve
+from colocd.core.pack import Pack
+from colocd.core.picks import lowest, shape_picks, sockets
+from colocd.core.plan import plan
+from colocd.core.reclaim import ground
+from colocd.core.service import Mode
+from colocd.core.valleys import kept_back
+from colocd.core.view import Held, Job, JobFacts, ServiceView, View
+
+
+def put(v: View, ref: str) -> tuple[str, ...]:
+    (found,) = (a for a in plan(v).actions if isinstance(a, Release) and a.job == ref)
+    return found.nodes
+
+
+def kept_one_by_one(v: View, land: Ground, until: float) -> dict[str, int]:
+    """`kept_back` by looking at every node for every replica."""
+    free = dict(land.free)
+    kept: dict[str, int] = {}
+    for s in sorted(v.services, key=lambda s: (-s.spec.priority, s.spec.name)):
+        spec = s.spec
+        short = need(s, v.policy, v.at).now - len(counted(s))
+        for nth in range(reserve(s, v.policy, v.at, until)):
+            best = None
+            for size in range(spec.gpus_per_replica, 0, -1) if nth < short else (spec.gpus_per_replica,):
+                for node in v.nodes:
+                    fit = fit_table(v.shapes[node.shape or ""]).best(free[node.name], size)
+                    if node.name in land.closed or spec.partition not in node.partitions or fit is None:
+                        continue
+                    if spec.mode is Mode.GUARANTEED and fit.level < spec.level:
+                        continue
+                    rank = (
+                        -min(fit.level, spec.level),
+                        free[node.name].bit_count(),
+                        -fit.strength,
+                        node.name,
+                        fit.gpus,
+                    )
+                    best = rank if best is None or rank < best else best
+                if best is not None:
+                    break
+            if best is None:
+                break
+            free[best[3]] &= ~best[4]
+            kept[best[3]] = kept.get(best[3], 0) | best[4]
+    return kept
+
+
+@settings(max_examples=80, deadline=None)
+@given(filled_views(), st.integers(0, 6))
+def test_what_is_kept_is_what_a_look_at_every_node_keeps(v: View, gone: int) -> None:
+    v = msgspec.structs.replace(v, jobs=v.jobs[gone:])
+    used = dict.fromkeys((n.name for n in v.nodes), 0)
+    for job in v.jobs:
+        for name, mask in (job.gpus or {}).items():
+            used[name] |= mask
+    v = msgspec.structs.replace(v, nodes=tuple(msgspec.structs.replace(n, used=used[n.name]) for n in v.nodes))
+    land = ground(v)
+    found = dict(zip(land.index.row, kept_back(v, land, 0.0, {}).tolist(), strict=True))
+    assert {name: mask for name, mask in found.items() if mask} == kept_one_by_one(v, land, 0.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(filled_views(), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 2)), max_size=8))
+def test_jobs_are_put_where_gpus_are_left_and_never_on_more(v: View, asked: list[tuple[int, int]]) -> None:
+    land = ground(v)
+    pack, kept = Pack(land), kept_back(v, land, 0.0, {})
+    room = dict(zip(land.index.row, (popcount(land.free_masks) - popcount(kept)).tolist(), strict=True))
+    for number, (gpus, nodes) in enumerate(asked):
+        job = batch(900 + number, gpus_requested=gpus * nodes, gpus_per_node=gpus, nodes_requested=nodes)
+        hosts = pack.hosts(job, JobFacts(), kept)
+        fits = [name for name, left in room.items() if left >= gpus and name not in land.closed]
+        assert (hosts is None) == (len(fits) < nodes)
+        if hosts is not None:
+            assert len(set(hosts)) == nodes
+            assert set(hosts) <= set(fits)
+            pack.take(job, hosts)
+            for name in hosts:
+                room[name] -= gpus
+    assert (pack.gpus == popcount(pack.free)).all()
+
+
+def test_slurms_pick_is_on_one_socket_where_the_shape_tells_of_sockets() -> None:
+    quads = SHAPES["quads"]
+    assert sockets(quads) == (0x0F, 0xF0)
+    assert shape_picks(quads, 2).pick(0b1111_0001).gpus == 0b0011_0000
+    assert shape_picks(quads, 4).pick(0b0111_0111).gpus == 0b0001_0111
+    assert shape_picks(SHAPES["pairs"], 2).pick(0b1111_0110).gpus == 0b0000_0110
+    assert shape_picks(None, 2).pick(0b1010).gpus == 0b1010
+    assert lowest(0b1011_0000, 2) == 0b0011_0000
+
+
+def test_a_job_goes_where_it_straddles_no_islands() -> None:
+    """n1 has two free GPUs on two sockets, n2 an island with three: the fuller node would have the job straddle."""
+    v = view(
+        batch(1, {"n1": 0b1110_1110}), batch(2, {"n2": 0b1000_1111}), batch(7, gpus_requested=2), nodes=2,
+    )  # fmt: skip
+    assert put(v, "7") == ("n2",)
+
+
+def test_a_job_fills_a_broken_island_before_it_breaks_a_whole_one() -> None:
+    v = view(batch(1, {"n1": 0xF0}), batch(2, {"n2": 0b0011}), batch(7, gpus_requested=2), nodes=2)
+    # n1 is fuller, but has a whole island left; on n2 the socket with more free GPUs is taken: that breaks one, too.
+    assert put(v, "7") == ("n1",)
+    v = view(batch(1, {"n1": 0xF0}), batch(2, {"n2": 0b1000_0011}), batch(7, gpus_requested=1), nodes=2)
+    assert put(v, "7") == ("n2",)
+
+
+def test_a_job_avoids_a_node_where_it_would_take_what_is_kept() -> None:
+    wants = ServiceView(spec=service(gpus_per_replica=4, max_replicas=1, min_replicas=0), load=None)
+    v = view(
+        batch(1, {"n1": 0b0001_1110}), batch(2, {"n2": 0b1111_1110}), batch(7, gpus_requested=1), nodes=2, services=(wants,),
+    )  # fmt: skip
+    land = ground(v)
+    assert kept_back(v, land, 0.0, {}).tolist() == [0, 0]
+    v = view(
+        batch(1, {"n1": 0b0000_1110}), batch(2, {"n2": 0b0011_1111}), batch(7, gpus_requested=1), nodes=2, services=(wants,),
+    )  # fmt: skip
+    assert kept_back(v, ground(v), 0.0, {}).tolist() == [0xF0, 0]
+    assert put(v, "7") == ("n2",)
+
+
+def located(v: View, **where: str) -> View:
+    """The view with leaf and NVLink domain per node: `n1="leaf/domain"`."""
+    nodes = []
+    for node in v.nodes:
+        leaf, _, domain = where[node.name].partition("/")
+        nodes.append(msgspec.structs.replace(node, leaf=leaf or None, nvlink_domain=domain or None, block="b"))
+    return msgspec.structs.replace(v, nodes=tuple(nodes))
+
+
+@pytest.mark.parametrize(
+    ("where", "hosts"),
+    [
+        ({"n1": "x", "n2": "y", "n3": "x", "n4": "y"}, ("n1", "n3")),
+        ({"n1": "x/d", "n2": "y/e", "n3": "x/f", "n4": "y/e"}, ("n2", "n4")),
+        ({"n1": "", "n2": "", "n3": "", "n4": ""}, ("n1", "n2")),
+        ({"n1": "x", "n2": "x", "n3": "x", "n4": "y"}, ("n1", "n2")),
+    ],
+)
+def test_nodes_of_one_job_are_near_each_other(where: dict[str, str], hosts: tuple[str, ...]) -> None:
+    wide = batch(7, gpus_requested=8, gpus_per_node=4, nodes_requested=2)
+    assert put(located(view(wide, nodes=4), **where), "7") == hosts
+
+
+def test_a_released_job_counts_until_it_starts() -> None:
+    waits = batch(7, gpus_requested=4, held=Held.NO, required_nodes=("n1",), reason="Resources")
+    other: Job = batch(8, gpus_requested=8)
+    facts = {"7": JobFacts(released_at=AT - 10, ever_released=True, pinned=True)}
+    v = view(waits, other, nodes=1, facts=facts, services=())
+    assert not [a for a in plan(v).actions if isinstance(a, Release)]
