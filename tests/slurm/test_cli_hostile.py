@@ -29,6 +29,8 @@ NAMES = [
         "a" * 500,
         " lead",
         "tab\t",
+        "unit\x1fseparator",
+        "\nfirst a line end",
     ),
 ]
 

@@ -3,7 +3,7 @@
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -20,10 +20,14 @@ SINGLY = 4
 """Up to this many running jobs, one `scontrol show job` each is cheaper than one for all."""
 MOST_SINGLY = 32
 """At most this many ambiguous records are read again alone in one call; the others' GPUs stay unknown."""
+ALL_COSTS = 200
+"""Reading one job's record costs about as much as this many of the records that come with those of all jobs."""
 VERSION_KEPT = 600.0
 _REF = re.compile(r"[0-9]{1,10}(?:_[0-9]{1,10})?")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 _MISSING = re.compile(r"Invalid job id|Invalid job array id")
+_Start = tuple[str, float, int, tuple[str, ...]]
+_UNREAD: tuple[_Start | None, details.Masks] = (("", 0.0, 0, ()), {})
 _TARGETS = {"batch": ("--batch",), "steps": (), "all": ("--full",)}
 
 
@@ -36,6 +40,8 @@ class CliSlurm:
         self._shell = Shell(config)
         self._clock = clock
         self._version: tuple[str, float] | None = None
+        self._table = rows.Table()
+        self._held: dict[str, tuple[_Start, details.Masks]] = {}
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -51,7 +57,10 @@ class CliSlurm:
             wrong = details.doubtful({row.job.ref: (row.nodes, masks[row.job.ref]) for row in table}, used)
             if not wrong:
                 break
+            for ref in wrong:
+                self._held.pop(ref, None)
         masks.update(dict.fromkeys(wrong))
+        self._remember(table, masks)
         return Cluster(
             version=self._slurm_version(),
             nodes=found,
@@ -87,7 +96,7 @@ class CliSlurm:
         return tuple(_with(row, masks) for row in table)
 
     def _rows(self, *options: str) -> tuple[rows.Row, ...]:
-        nonce = secrets.token_hex(8)
+        nonce = secrets.token_urlsafe(6).replace("-", "~")  # 48 bits; squeue reads no minus sign here
         base = ("squeue", "--noheader", "--all", "--array", "--noconvert", "--states=all")
         try:
             text = self._shell.ask(*base, *options, "-O", rows.form(nonce))
@@ -95,22 +104,39 @@ class CliSlurm:
             if options and _MISSING.search(str(error)):
                 return ()
             raise
-        return rows.parse(text, nonce)
+        return self._table.parse(text, nonce, whole=not options)
 
     def _masks(self, table: Sequence[rows.Row]) -> dict[str, details.Masks | None]:
-        """GPUs of each of these jobs, as far as its own record tells them without doubt."""
-        holding = [row for row in table if row.job.state in rows.HOLDING]
+        """GPUs of each of these jobs, as far as its own record tells them without doubt, or as read since it started."""
         result: dict[str, details.Masks | None] = {row.job.ref: {} for row in table}
+        holding: list[rows.Row] = []
+        for row in table:
+            if row.job.state not in rows.HOLDING:
+                continue
+            start, read = self._held.get(row.job.ref, _UNREAD)
+            if start == _start(row):
+                result[row.job.ref] = read
+            else:
+                holding.append(row)
         alone = holding
-        if len(holding) > SINGLY:
-            found = details.records(self._shell.ask("scontrol", "-a", "-d", "-o", "show", "job"))
+        if len(holding) > max(SINGLY, min(MOST_SINGLY, len(table) // ALL_COSTS)):
+            text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "job")
+            found = details.records(text, {row.id for row in holding})
             for row in holding:
-                mine = found.get(row.id, [])
-                result[row.job.ref] = _masks_in(mine[0], row) if len(mine) == 1 else None
+                records = found.get(row.id, [])
+                result[row.job.ref] = _masks_in(records[0], row) if len(records) == 1 else None
             alone = [row for row in holding if result[row.job.ref] is None][:MOST_SINGLY]
         for row in alone:
             result[row.job.ref] = _masks_in(self._record(row), row)
         return result
+
+    def _remember(self, table: Sequence[rows.Row], masks: Mapping[str, details.Masks | None]) -> None:
+        """Keep the GPUs of the jobs that run: Slurm changes them only with the job's start or its nodes."""
+        self._held = {
+            row.job.ref: (start, mine)
+            for row in table
+            if (start := _start(row)) is not None and (mine := masks[row.job.ref]) is not None
+        }
 
     def _record(self, row: rows.Row) -> str:
         """What scontrol shows for this job alone; empty when it has gone since."""
@@ -231,6 +257,14 @@ class CliSlurm:
         self._shell.tell("scontrol", "update", f"JobId={_list([ref])}", *words)
 
 
+def _start(row: rows.Row) -> _Start | None:
+    """What names one start of a job that runs; None: it does not run, or its start is not known."""
+    job = row.job
+    if job.state is not JobState.RUNNING or job.started is None:
+        return None
+    return (row.id, job.started, job.restarts, row.nodes)
+
+
 def _masks_in(record: str, row: rows.Row) -> details.Masks | None:
     """The job's GPUs from its record. Slurm 22.05 blanks them when a job completes, before its processes have gone."""
     leaving = row.job.state is JobState.COMPLETING
@@ -239,7 +273,8 @@ def _masks_in(record: str, row: rows.Row) -> details.Masks | None:
 
 
 def _with(row: rows.Row, masks: dict[str, details.Masks | None]) -> Job:
-    return msgspec.structs.replace(row.job, gpus=masks[row.job.ref])
+    mine = masks[row.job.ref]
+    return row.job if mine == row.job.gpus else msgspec.structs.replace(row.job, gpus=mine)
 
 
 def _list(refs: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ alone. Last, the masks of a node are checked against what the node itself says.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from colocd.slurm import values
 
@@ -15,13 +15,16 @@ _RECORD = re.compile(r"^JobId=(\d+) ", re.MULTILINE)
 _DETAIL = re.compile(r"\bNodes=(\S+) CPU_IDs=\S* Mem=\S* GRES=(\S*)")
 
 
-def records(text: str) -> dict[str, list[str]]:
-    """The text cut at every line that looks like the start of a job record, by job id."""
-    starts = [*_RECORD.finditer(text)]
-    ends = [*(found.start() for found in starts[1:]), len(text)]
+def records(text: str, wanted: Set[str]) -> dict[str, list[str]]:
+    """The text cut at every line that looks like the start of a job record, by job id; the `wanted` ones only."""
     result: dict[str, list[str]] = {}
-    for found, end in zip(starts, ends, strict=True):
-        result.setdefault(found[1], []).append(text[found.start() : end])
+    begun, name = 0, ""
+    for found in _RECORD.finditer(text):
+        if name in wanted:
+            result.setdefault(name, []).append(text[begun : found.start()])
+        begun, name = found.start(), found[1]
+    if name in wanted:
+        result.setdefault(name, []).append(text[begun:])
     return result
 
 
@@ -50,15 +53,22 @@ def doubtful(jobs: Mapping[str, tuple[tuple[str, ...], Masks | None]], used: Map
     is unreadable.
     """
     wrong: set[str] = set()
-    for node in {node for nodes, _ in jobs.values() for node in nodes}:
-        here = {ref: found.get(node, 0) for ref, (nodes, found) in jobs.items() if node in nodes and found is not None}
-        blind = any(node in nodes and found is None for nodes, found in jobs.values())
+    here_by_node: dict[str, dict[str, int]] = {}
+    blind: set[str] = set()
+    for ref, (nodes, found) in jobs.items():
+        for node in nodes:
+            here_by_node.setdefault(node, {})
+            if found is None:
+                blind.add(node)
+            else:
+                here_by_node[node][ref] = found.get(node, 0)
+    for node, here in here_by_node.items():
         total = both = 0
         for mask in here.values():
             both |= total & mask
             total |= mask
         limit = used.get(node)
-        if limit is None or (total != limit and not blind):
+        if limit is None or (total != limit and node not in blind):
             wrong |= {ref for ref, mask in here.items() if mask}
         else:
             wrong |= {ref for ref, mask in here.items() if mask & (both | ~limit)}

@@ -12,7 +12,7 @@ from colocd.errors import SlurmUnreachable
 from colocd.slurm import values
 
 FIELDS = (
-    *("JobID", "JobArrayID", "State", "Reason", "UserName", "UserID", "Partition", "PriorityLong", "RestartCnt"),
+    *("PriorityLong", "JobID", "JobArrayID", "State", "Reason", "UserName", "UserID", "Partition", "RestartCnt"),
     *("SubmitTime", "StartTime", "EndTime", "TimeLimit", "NumNodes", "NumCPUs", "NumTasks", "sockets", "NodeList"),
     *(
         "ReqNodes",
@@ -49,6 +49,9 @@ HOLDING = frozenset({JobState.CONFIGURING, JobState.RUNNING, JobState.SUSPENDED,
 """States in which a job may hold GPUs."""
 
 
+_UNIT = "\x1f"
+
+
 class Row(msgspec.Struct, frozen=True):
     """A job, without its GPU indices, with its plain job id (array tasks that wait share one) and where it runs."""
 
@@ -58,20 +61,54 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def form(nonce: str) -> str:
-    """The `-O` argument: the fields with `nonce` behind each, and twice behind the last."""
-    return ",".join(f"{field}:0<{nonce}>" for field in FIELDS) + f"<{nonce}>"
+    """The `-O` argument: the fields with `<nonce` behind each, and `>nonce` behind the last.
+
+    No user knows the word in time, so no text of theirs can make up either; and none of them begins like the other.
+    """
+    *most, last = FIELDS
+    return ",".join(f"{field}:0<{nonce}" for field in most) + f",{last}:0>{nonce}"
 
 
-def parse(text: str, nonce: str) -> tuple[Row, ...]:
-    """The rows of an answer to `form(nonce)`; raises `SlurmUnreachable` when it cannot be read."""
-    sep = f"<{nonce}>"
-    *bodies, rest = text.split(f"{sep}{sep}\n")
-    rows = [body.split(sep) for body in bodies]
-    if rest.strip() or any(len(row) != len(FIELDS) for row in rows):
-        raise SlurmUnreachable(
-            "squeue's answer cannot be read", hint="check that `squeue -O JobID:0` works on this host"
-        )
-    return tuple(_row(dict(zip(FIELDS, row, strict=True))) for row in rows)
+class Table:
+    """Reads squeue's answers, and reads again only the rows that have changed since the last one.
+
+    A large site has tens of thousands of waiting jobs of which a few change between two readings. A row is known by its
+    text without the separators; of the priority, which Slurm raises all the time, only whether it is 0 is part of it.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Row] = {}
+
+    def parse(self, text: str, nonce: str, *, whole: bool) -> tuple[Row, ...]:
+        """The rows of an answer to `form(nonce)`; raises `SlurmUnreachable` when it cannot be read.
+
+        `whole`: these are all jobs there are, so what is not among them may be forgotten.
+        """
+        sep = f"<{nonce}"
+        *bodies, rest = text.split(f">{nonce}\n")
+        if rest.strip():
+            raise _unreadable()
+        known, kept, result = self._known, {}, []
+        for body in bodies:
+            priority, _, others = body.partition(sep)
+            # A text that holds the character which stands for the separator here is read anew each time.
+            key = None if _UNIT in body else f"{priority == '0'}{_UNIT}{others.replace(sep, _UNIT)}"
+            row = known.get(key) if key is not None else None
+            if row is None:
+                fields = body.split(sep)
+                if len(fields) != len(FIELDS):
+                    raise _unreadable()
+                row = _row(dict(zip(FIELDS, fields, strict=True)))
+            if key is not None:
+                kept[key] = row
+            result.append(row)
+        if whole:
+            self._known = kept
+        return tuple(result)
+
+
+def _unreadable() -> SlurmUnreachable:
+    return SlurmUnreachable("squeue's answer cannot be read", hint="check that `squeue -O JobID:0` works on this host")
 
 
 def _row(field: dict[str, str]) -> Row:

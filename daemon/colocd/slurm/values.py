@@ -2,12 +2,14 @@
 
 import datetime as dt
 import re
+from functools import lru_cache
 
 from coloc_topology.errors import TopologyError
 from coloc_topology.hostlist import expand
 
 NOTHING = frozenset({"", "(null)", "N/A", "n/a", "None", "Unknown", "NONE"})
 YEAR = 365 * 86400.0
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _LIMIT = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 _ENTRY = re.compile(r"([^,(]+)(?:\(([^)]*)\))?")
 
@@ -25,14 +27,17 @@ def number(text: str) -> int | None:
     return None if value is None or value >= 0xFFFFFFFC else value
 
 
+@lru_cache(4096)
 def moment(text: str) -> float | None:
     """Unix seconds of a time that a command printed with TZ=UTC; None: unknown."""
+    found = _MOMENT.fullmatch(text.strip())
     try:
-        return dt.datetime.strptime(text.strip(), "%Y-%m-%dT%H:%M:%S").replace(tzinfo=dt.UTC).timestamp()
+        return None if found is None else dt.datetime.fromisoformat(found[0]).replace(tzinfo=dt.UTC).timestamp()
     except ValueError:
         return None
 
 
+@lru_cache(4096)
 def limit(text: str) -> float | None:
     """Seconds of a time limit (`10:00`, `2-01:00:00`); None: unlimited or unknown.
 
@@ -46,6 +51,7 @@ def limit(text: str) -> float | None:
     return None if total >= YEAR else total
 
 
+@lru_cache(4096)
 def names(text: str) -> tuple[str, ...]:
     """The names of a host list; empty when there are none or it cannot be read."""
     found = word(text)
@@ -57,6 +63,7 @@ def names(text: str) -> tuple[str, ...]:
         return ()
 
 
+@lru_cache(4096)
 def gpus_in(text: str) -> int:
     """GPUs in a TRES request: `gres:gpu:2`, `gres/gpu:h100:2,gres/nvme:1`, `gres:gpu` (one); 0 when there are none."""
     total = 0
