@@ -87,6 +87,35 @@ def test_victim_that_ends_by_itself_is_no_eviction(rig: Rig) -> None:
     assert rig.store.jobs() == () or rig.store.jobs()[0].evictions == 0
 
 
+def test_victim_that_requeues_itself_is_held_at_once_and_not_requeued_again(rig: Rig) -> None:
+    a = rig.batch("a", 2, program=Program(signal="USR1", ignores=True))
+    b = rig.batch("b", 2, program=Program(signal="USR1", acks_after=20.0))
+    h = rig.drive(rig.start(rig.mask(a) | rig.mask(b), (a, b)), until=lambda h: h.state is S.SIGNALLED)
+    rig.slurm.requeue([a], hold=False)
+    rig.clock.advance(0.2)
+    h = rig.step(h.id)
+    assert h.state is S.SIGNALLED
+    assert (h.data["acked"], h.data["evicted"]) == ([a], [a])
+    assert rig.job(a).held is Held.ADMIN  # before Slurm's pause after a requeue is over
+    h = rig.drive(h)
+    rig.assert_good(h, (a, b))
+    assert [c.args for c in rig.slurm.calls if c.name == "requeue"] == [((a,), False), ((b,), True)]
+    assert {row.ref: (row.evictions, row.ours) for row in rig.store.jobs()} == {a: (1, True), b: (1, True)}
+
+
+def test_victim_that_requeued_itself_and_runs_elsewhere_again_is_left_alone(rig: Rig) -> None:
+    """colocd was away for longer than Slurm's pause: the job has given way already."""
+    a = rig.batch("a", 2, program=Program(signal="USR1", ignores=True))
+    h = rig.drive(rig.start(0b11, (a,)), until=lambda h: h.state is S.SIGNALLED)
+    rig.slurm.requeue([a], hold=False)
+    rig.slurm.update(a, JobUpdate(nodes=("n2",)))
+    rig.clock.advance(20)
+    assert rig.job(a).state is JobState.RUNNING
+    h = rig.drive(h)
+    assert h.state is S.RELEASED, h.data
+    assert (rig.job(a).state, rig.job(a).restarts) == (JobState.RUNNING, 1)
+
+
 def test_job_without_signal_is_requeued_at_once(rig: Rig) -> None:
     a = rig.batch("a", 8, signal=None)
     h = rig.drive(rig.start(0b11, (a,)))

@@ -17,9 +17,13 @@ seconds = st.none() | st.floats(0, 4e9, allow_nan=False).map(lambda x: float(f"{
         to=st.sampled_from(["batch", "steps", "all"]),
         interval=seconds,
         cost=seconds,
+        restart=seconds,
         grace=seconds,
         saved=seconds,
         yielded=seconds,
+        deadline=seconds,
+        rank=st.sampled_from([None, "low", "a-1.b_2"]),
+        hold=st.sampled_from([None, "user"]),
     ),
 )
 def test_mark_survives_any_user_comment(comment: str, facts: Checkpoint) -> None:
@@ -36,7 +40,9 @@ def test_no_mark_is_none(text: str) -> None:
 
 
 def test_nonsense_facts_are_none() -> None:
-    facts = parse_comment("[coloc v=1 signal=KILL to=world interval=-1 cost=nan saved=x]")
+    facts = parse_comment(
+        "[coloc v=1 signal=KILL to=world interval=-1 cost=nan restart=inf saved=x deadline=? class=$(id) hold=me]"
+    )
     assert facts == Checkpoint()
 
 

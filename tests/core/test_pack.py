@@ -8,16 +8,18 @@ from tests.helpers.views import AT, SHAPES, batch, filled_views, service, view
 
 from coloc_topology.fit import fit_table
 from colocd.core.actions import Release
+from colocd.core.fill import waiting
 from colocd.core.ground import Ground
 from colocd.core.index import popcount
 from colocd.core.need import counted, need, reserve
 from colocd.core.pack import Pack
 from colocd.core.picks import lowest, shape_picks, sockets
 from colocd.core.plan import plan
+from colocd.core.policy import Policy
 from colocd.core.reclaim import ground
 from colocd.core.service import Mode
 from colocd.core.valleys import kept_back
-from colocd.core.view import Held, Job, JobFacts, ServiceView, View
+from colocd.core.view import Checkpoint, Held, Job, JobFacts, JobState, ServiceView, View
 
 
 def put(v: View, ref: str) -> tuple[str, ...]:
@@ -161,3 +163,21 @@ def test_a_released_job_counts_until_it_starts() -> None:
     facts = {"7": JobFacts(released_at=AT - 10, ever_released=True, pinned=True)}
     v = view(waits, other, nodes=1, facts=facts, services=())
     assert not [a for a in plan(v).actions if isinstance(a, Release)]
+
+
+@pytest.mark.parametrize(
+    ("hold", "facts", "waits"),
+    [
+        (None, JobFacts(), True),
+        ("user", JobFacts(), False),
+        ("user", JobFacts(ever_released=True), False),
+        ("user", JobFacts(ever_released=True, ours=True), True),
+        (None, JobFacts(ever_released=True), False),
+    ],
+)
+def test_a_hold_of_the_users_own_stays_theirs(hold: str | None, facts: JobFacts, waits: bool) -> None:
+    job = Job(
+        ref="7", user="ann", name="x", partition="batch", state=JobState.PENDING, held=Held.USER,
+        checkpoint=Checkpoint(hold=hold),
+    )  # fmt: skip
+    assert waiting(job, facts, Policy()) is waits

@@ -123,6 +123,7 @@ class HandoverMachine:
         tools = self.tools
         jobs = tools.slurm.jobs(h.victims)
         before = h.data["marks"]
+        h = victims.keep_loose(tools, h, jobs)
         acked = [ref for ref in h.victims if victims.acknowledged(jobs.get(ref), before.get(ref))]
         if len(acked) > len(h.data.get("acked", [])):
             h = tools.save(h, acked=acked)
@@ -143,8 +144,8 @@ class HandoverMachine:
         """All have consented or had their time: requeue and hold them in one call."""
         tools = self.tools
         jobs = tools.slurm.jobs(h.victims)
-        mine = {r: j for r, j in jobs.items() if victims.holding(j) or j.state is JobState.PENDING}
-        if "evicted" not in h.data or any(victims.holding(j) for j in mine.values()):
+        mine = {r: j for r, j in jobs.items() if victims.staying(h, j) or j.state is JobState.PENDING}
+        if "evicted" not in h.data or any(victims.staying(h, j) for j in mine.values()):
             victims.remember_eviction(tools, h, mine)
             h = tools.save(h, evicted=sorted({*h.data.get("evicted", []), *mine}))
         wrong = victims.send_away(tools, h, mine)
@@ -164,7 +165,7 @@ class HandoverMachine:
         node, jobs = tools.slurm.node(h.node), tools.slurm.jobs(h.victims)
         if not node.up:
             return tools.save(h, abort=f"node {h.node} is {node.state}")
-        still = [ref for ref, job in jobs.items() if job.state is JobState.COMPLETING or victims.holding(job)]
+        still = [ref for ref, job in jobs.items() if job.state is JobState.COMPLETING or victims.staying(h, job)]
         if not still and node.used is not None and node.used & ~placing.plugged(tools, h) & h.want == 0:
             return tools.save(h, state=S.FREED, freed_at=tools.clock.now())
         if self._left(h, "free", self._entered(h), tools.policy.start_timeout) <= 0:

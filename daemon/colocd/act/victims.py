@@ -8,6 +8,7 @@ from colocd.act.tools import Tools
 from colocd.core.view import Held, Job, JobState
 from colocd.store.records import BatchJob, Handover, Outcome
 
+Marks = dict[str, float | int | None] | None
 _HOLDING = (JobState.RUNNING, JobState.SUSPENDED, JobState.CONFIGURING)
 
 
@@ -25,6 +26,16 @@ def marks(jobs: dict[str, Job]) -> dict[str, dict[str, float | int | None]]:
         }
         for ref, job in jobs.items()
     }
+
+
+def staying(h: Handover, job: Job) -> bool:
+    """Whether a victim still holds the GPUs it is to give up.
+
+    One that was requeued since it was told and runs again runs elsewhere, for the fence keeps it off its node: it has given
+    way, and is never requeued twice.
+    """
+    before: Marks = h.data.get("marks", {}).get(job.ref)
+    return holding(job) and (before is None or job.restarts == before["restarts"])
 
 
 def tell_victims(tools: Tools, h: Handover, jobs: dict[str, Job], again: bool = False) -> bool:
@@ -58,7 +69,7 @@ def grace_of(tools: Tools, jobs: dict[str, Job]) -> float:
     return max(wanted, default=0.0)
 
 
-def acknowledged(job: Job | None, before: dict[str, float | int | None] | None) -> bool:
+def acknowledged(job: Job | None, before: Marks) -> bool:
     """Whether a victim has given its consent: it yielded, ended, requeued itself, or cannot be asked at all."""
     if job is None or not holding(job):
         return True
@@ -96,15 +107,35 @@ def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
     tools.store.put_jobs(rows)
 
 
+def loose(jobs: dict[str, Job]) -> dict[str, Job]:
+    """Victims that requeued themselves and that nobody holds: Slurm would start them again where it likes."""
+    return {ref: job for ref, job in jobs.items() if job.state is JobState.PENDING and job.held is Held.NO}
+
+
+def hold_loose(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
+    """Hold the `loose` ones. A refusal is no failure: the next step looks again."""
+    refs = sorted(loose(jobs))
+    if refs:
+        tools.call(h, "hold", f"job:{','.join(refs)}", lambda: tools.slurm.hold(refs), refs=refs)
+
+
+def keep_loose(tools: Tools, h: Handover, jobs: dict[str, Job]) -> Handover:
+    """Hold those that requeued themselves at once, while others still save: Slurm may start them any moment."""
+    found = loose(jobs)
+    if found:
+        remember_eviction(tools, h, found)
+        h = tools.save(h, evicted=sorted({*h.data.get("evicted", []), *found}))
+        hold_loose(tools, h, found)
+    return h
+
+
 def send_away(tools: Tools, h: Handover, jobs: dict[str, Job]) -> str | None:
     """Requeue and hold all victims that still hold GPUs in one call, and hold those that requeued themselves.
 
     None: done, nobody holds GPUs any more. Otherwise what is still to be done, for the next step.
     """
-    running = [ref for ref, job in jobs.items() if holding(job)]
-    loose = [ref for ref, job in jobs.items() if job.state is JobState.PENDING and job.held is Held.NO]
-    if loose:
-        tools.call(h, "hold", f"job:{','.join(loose)}", lambda: tools.slurm.hold(loose), refs=loose)
+    running = [ref for ref, job in jobs.items() if staying(h, job)]
+    hold_loose(tools, h, jobs)
     if not running:
         return None
     result = tools.call(

@@ -18,12 +18,19 @@ SIGNALS = frozenset({"HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "ALRM", "CONT
 TARGETS = ("batch", "steps", "all")
 
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+
+
 def _seconds(text: str | None) -> float | None:
     try:
         value = float(text) if text is not None else math.nan
     except ValueError:
         return None
     return value if math.isfinite(value) and value >= 0 else None
+
+
+def _name(text: str | None) -> str | None:
+    return text if text is not None and _NAME.fullmatch(text) else None
 
 
 def parse_comment(comment: str) -> Checkpoint | None:
@@ -38,9 +45,13 @@ def parse_comment(comment: str) -> Checkpoint | None:
         to=facts["to"] if facts.get("to") in TARGETS else "batch",
         interval=_seconds(facts.get("interval")),
         cost=_seconds(facts.get("cost")),
+        restart=_seconds(facts.get("restart")),
         grace=_seconds(facts.get("grace")),
         saved=_seconds(facts.get("saved")),
         yielded=_seconds(facts.get("yielded")),
+        deadline=_seconds(facts.get("deadline")),
+        rank=_name(facts.get("class")),
+        hold="user" if facts.get("hold") == "user" else None,
     )
 
 
@@ -49,10 +60,11 @@ def with_checkpoint(comment: str, facts: Checkpoint) -> str:
     words = ["v=1"]
     if facts.signal is not None:
         words += [f"signal={facts.signal}", f"to={facts.to}"]
-    for key in ("interval", "cost", "grace", "saved", "yielded"):
+    for key in ("interval", "cost", "restart", "grace", "saved", "yielded", "deadline"):
         value = getattr(facts, key)
         if value is not None:
             words.append(f"{key}={value:.15g}")
+    words += [f"{key}={value}" for key, value in (("class", facts.rank), ("hold", facts.hold)) if value is not None]
     rest = _MARK.sub("", comment).strip()
     return f"{rest} [coloc {' '.join(words)}]".strip()
 

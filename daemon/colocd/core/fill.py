@@ -36,13 +36,13 @@ def useful_time(job: Job, policy: Policy) -> float:
 def waiting(job: Job, facts: JobFacts, policy: Policy) -> bool:
     """Whether the job is coloc's to start: its own mark, a batch partition, and a hold that is not somebody's wish.
 
-    A user's hold counts as the submission's until coloc has released the job once; an administrator's is coloc's own only
-    if coloc remembers placing it.
+    A user's hold counts as the submission's until coloc has released the job once, unless the mark says that it was the
+    user's own from the start; an administrator's is coloc's own only if coloc remembers placing it.
     """
     if job.state is not JobState.PENDING or job.checkpoint is None or job.partition not in policy.batch_partitions:
         return False
     if job.held is Held.USER:
-        return not facts.ever_released or facts.ours
+        return facts.ours or (job.checkpoint.hold != "user" and not facts.ever_released)
     return job.held is Held.ADMIN and facts.ours
 
 

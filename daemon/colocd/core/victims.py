@@ -23,8 +23,10 @@ def gpu_count(job: Job) -> int:
 
 
 def restart_cost(job: Job, view: View) -> float:
-    """Seconds the job says its restart takes, at most `max_unsaved`; 0 when it says nothing."""
-    return min((job.checkpoint.cost if job.checkpoint is not None else None) or 0.0, view.policy.max_unsaved)
+    """Seconds the job says its restart takes, else one save of its, at most `max_unsaved`; 0 when it says nothing."""
+    facts = job.checkpoint
+    told = None if facts is None else facts.cost if facts.restart is None else facts.restart
+    return min(told or 0.0, view.policy.max_unsaved)
 
 
 def eviction_cost(job: Job, view: View) -> float:

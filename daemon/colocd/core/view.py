@@ -38,7 +38,7 @@ class Held(StrEnum):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch job says about its checkpoints (in its Slurm comment). Durations are seconds.
+    """What a batch job says about itself in its Slurm comment. Durations are seconds.
 
     `signal` None: the job cannot be asked to checkpoint. `to`: `batch` (batch shell), `steps` (all steps), `all`.
     `saved` and `yielded` are Unix seconds as the job wrote them: last complete checkpoint, and "saved, take my GPUs".
@@ -47,10 +47,20 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     signal: str | None = None
     to: str = "batch"
     interval: float | None = None
+    """It saves by itself this often; None: not told."""
     cost: float | None = None
+    """How long one save takes; None: not told."""
+    restart: float | None = None
+    """How long it takes from a start to the first new step of work; None: not told."""
     grace: float | None = None
     saved: float | None = None
     yielded: float | None = None
+    deadline: float | None = None
+    """Unix seconds by which its user wants it to have ended; None: no wish."""
+    rank: str | None = None
+    """Name of its class of batch work, as the site's rules know it; None: the ordinary one."""
+    hold: str | None = None
+    """`user`: its user submitted it with a hold of their own, which coloc leaves alone until they release it."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
