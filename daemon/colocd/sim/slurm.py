@@ -12,9 +12,12 @@ from colocd.sim.gpus import GpuChoice, sockets_of
 from colocd.sim.intake import Intake
 from colocd.sim.model import ENDED, VJob, VNode
 from colocd.sim.program import ENDLESS, Program, Work, marked
-from colocd.slurm.port import Cluster, JobUpdate, Partition, Reservation, Submission
+from colocd.slurm.port import Cluster, JobUpdate, Partition, Reservation, Site, Submission
 
 PARTITIONS = (Partition(name="batch", up=True, tier=1), Partition(name="online", up=True, tier=10))
+
+
+SETTINGS = {"SelectType": "select/cons_tres", "GresTypes": "gpu", "PreemptType": "preempt/none", "PrivateData": "none"}
 
 
 class VirtualSlurm(Faulty):
@@ -47,6 +50,7 @@ class VirtualSlurm(Faulty):
     ) -> None:
         super().__init__(clock)
         self.version = version
+        self.setup = Site(settings={"SLURM_VERSION": version, **SETTINGS}, user="root")
         parts = {p.name: _whole(p, tuple(shapes)) for p in partitions}
         nodes = {}
         for name, shape in shapes.items():
@@ -73,6 +77,10 @@ class VirtualSlurm(Faulty):
             partitions=tuple(engine.partitions.values()),
             reservations=tuple(engine.reservations.values()),
         )
+
+    def site(self) -> Site:
+        """See `SlurmPort.site`: a plain Slurm in which the caller may do everything, unless `setup` was set."""
+        return self._read("site", (), lambda: self.setup)
 
     def jobs(self, refs: Sequence[str]) -> dict[str, Job]:
         """See `SlurmPort.jobs`."""

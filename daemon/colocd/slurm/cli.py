@@ -12,8 +12,8 @@ from colocd.config import SlurmConfig
 from colocd.core.comment import SIGNALS
 from colocd.core.view import Held, Job, JobState, Node
 from colocd.errors import SlurmRefused, SlurmUnknown
-from colocd.slurm import details, nodes, rows, submission
-from colocd.slurm.port import Cluster, JobUpdate, Reservation, Submission
+from colocd.slurm import details, nodes, rows, setup, submission
+from colocd.slurm.port import Cluster, JobUpdate, Reservation, Site, Submission
 from colocd.slurm.shell import Shell
 
 SINGLY = 4
@@ -68,6 +68,10 @@ class CliSlurm:
             partitions=partitions,
             reservations=tuple(reservation for reservation, _ in reservations),
         )
+
+    def site(self) -> Site:
+        """See `SlurmPort.site`."""
+        return setup.read_site(self._shell)
 
     def jobs(self, refs: Sequence[str]) -> dict[str, Job]:
         """See `SlurmPort.jobs`."""

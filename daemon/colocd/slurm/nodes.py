@@ -83,6 +83,8 @@ def parse_partitions(text: str) -> tuple[Partition, ...]:
             up=_get(line, "State") == "UP",
             tier=values.number(_get(line, "PriorityTier")) or 0,
             nodes=values.names(_get(line, "Nodes")),
+            exclusive=_get(line, "OverSubscribe") == "EXCLUSIVE",
+            root_jobs=_get(line, "DisableRootJobs") != "YES",
             preempt=None if _get(line, "PreemptMode") in ("", "OFF") else _get(line, "PreemptMode"),
         )
         for line in lines

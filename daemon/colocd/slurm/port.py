@@ -20,6 +20,22 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True):
     tier: int
     nodes: tuple[str, ...] = ()
     preempt: str | None = None
+    exclusive: bool = False
+    """A job gets whole nodes here (`OverSubscribe=EXCLUSIVE`)."""
+    root_jobs: bool = True
+    """False: jobs of root are refused here (`DisableRootJobs`)."""
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """How this Slurm is set up. `settings`: slurmctld's configuration as it names it; what a release does not know is missing."""
+
+    settings: Mapping[str, str]
+    federation: str | None = None
+    """The federation the cluster belongs to; None: none."""
+    user: str = ""
+    """The user that coloc's calls are made as."""
+    privileged: bool | None = True
+    """Whether that user may change everybody's jobs and make reservations; None: could not be read."""
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +105,10 @@ class SlurmPort(Protocol):
 
     def read(self) -> Cluster:
         """Read nodes, jobs (array tasks one by one), partitions, reservations. Ended jobs appear while Slurm remembers."""
+        ...
+
+    def site(self) -> Site:
+        """Read how Slurm is set up; a few commands, so not for every cycle."""
         ...
 
     def jobs(self, refs: Sequence[str]) -> dict[str, Job]:
