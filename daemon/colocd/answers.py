@@ -57,7 +57,7 @@ class Answers:
         view = self._last[0] if self._last is not None else None
         return {
             "mode": self.config.mode,
-            "paused": self._store.setting("paused"),
+            "paused": self._store.setting("paused") or (None if view is None else view.paused),
             "slurm": view.slurm if view is not None else None,
             "version": _version(),
             "cycle": self._cycle,

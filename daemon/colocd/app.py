@@ -128,6 +128,8 @@ class Daemon:
         self._node_shapes.update({n.name: view.shapes[n.shape] for n in view.nodes if n.shape is not None})
         self.answers.trouble = None
         self._tell_problems(view.problems)
+        for sentence in seen.odd:
+            self._say_once(f"setup:{sentence}", "coloc", "setup", sentence)
         result = plan(view, self._index)
         self.answers.seen(view, result)
         self.metrics.seen(view)

@@ -28,6 +28,7 @@ from colocd.core.wishes import served
 from colocd.errors import BadFile
 from colocd.servicefile import spec_from_json
 from colocd.shapes import LoadedShapes, load_shapes
+from colocd.site_check import SiteWatch, Weight, blocking
 from colocd.slurm.port import Cluster, SlurmPort
 from colocd.store.port import Store
 from colocd.store.records import BatchJob, Handover, LoadSample, ReplicaRow, ServiceRow
@@ -46,6 +47,8 @@ class Observed(msgspec.Struct, frozen=True):
     cluster: Cluster
     ready: dict[tuple[str, int], bool | None]
     idle: set[tuple[str, int]]
+    odd: tuple[str, ...] = ()
+    """What of the site's set-up is not as coloc would like it, one sentence each."""
 
 
 class Observer:
@@ -59,6 +62,7 @@ class Observer:
         self._loads = LoadReader(max_gap=max(180.0, 3 * period))
         self._history: dict[str, list[Sample]] = {}
         self._low_since: dict[str, float] = {}
+        self._site = SiteWatch(slurm, clock)
         self._shapes: tuple[tuple[tuple[str, int], ...], LoadedShapes] | None = None
 
     def forget_topology(self) -> None:
@@ -80,7 +84,8 @@ class Observer:
         loaded = self.shapes(config, cluster)
         handovers = self._store.handovers(only_open=True)
         specs, rows, problems = self._specs()
-        problems += loaded.problems
+        findings = self._site.look(cluster, config)
+        problems += loaded.problems + tuple(f.text for f in findings if f.weight is Weight.ERROR)
         replicas = _replicas(self._store.replicas(), handovers)
         addresses = {n.name: n.address for n in cluster.nodes}
         targets = [t for s in specs.values() for t in load_targets(s, replicas, addresses)]
@@ -99,7 +104,7 @@ class Observer:
         view = View(
             at=now,
             mode=config.mode,
-            paused=self._store.setting("paused"),
+            paused=self._store.setting("paused") or blocking(findings),
             slurm=cluster.version,
             policy=config.policy,
             shapes=dict(loaded.shapes),
@@ -111,7 +116,8 @@ class Observer:
             problems=problems,
         )
         idle = {(name, slot) for name, load in loads.items() for slot in load.idle}
-        return Observed(view, cluster, ready, idle)
+        odd = tuple(f"{f.text}; {f.hint}" for f in findings if f.weight is Weight.WARNING)
+        return Observed(view, cluster, ready, idle, odd)
 
     def _specs(self) -> tuple[dict[str, ServiceSpec], tuple[ServiceRow, ...], tuple[str, ...]]:
         specs: dict[str, ServiceSpec] = {}

@@ -1,4 +1,4 @@
-"""What of a site's Slurm stands in coloc's way: pure findings about one reading of it. Explained in docs/site-policies.md."""
+"""What of a site's Slurm stands in coloc's way: findings about one reading of it. Explained in docs/site-policies.md."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,11 +6,15 @@ from enum import StrEnum
 
 import msgspec
 
+from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.view import Node
-from colocd.slurm.port import Cluster, Partition, Site
+from colocd.errors import SlurmRefused, SlurmUnreachable
+from colocd.slurm.port import Cluster, Partition, Site, SlurmPort
 
 LONG_KILL_WAIT = 120.0
+KEPT = 600.0
+"""Seconds between two looks at the set-up: it changes with an operator's `scontrol reconfigure`."""
 OLDEST = (22, 5)
 _MIG = re.compile(r"\d+g\.\d+gb")
 _HIDING = ("jobs", "nodes", "partitions", "reservations")
@@ -35,7 +39,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(site: Site, cluster: Cluster, config: Config) -> tuple[Finding, ...]:
     """All findings, errors first, in a fixed order."""
-    found = [*_rights(site), *_slurm(site), *_partitions(cluster, config), *_preemption(site, cluster, config)]
+    found = [*_rights(site), *_slurm(site), *_partitions(site, cluster, config), *_preemption(site, cluster, config)]
     found += [*_submitting(site, cluster, config), *_nodes(cluster.nodes, config)]
     return tuple(sorted(found, key=lambda f: f.weight is not Weight.ERROR))
 
@@ -44,6 +48,26 @@ def blocking(findings: Iterable[Finding]) -> str | None:
     """The sentence why coloc must not act here; None: nothing is in the way."""
     worst = [f for f in findings if f.weight is Weight.ERROR]
     return f"{worst[0].text}; {worst[0].hint}" if worst else None
+
+
+class SiteWatch:
+    """Looks at how Slurm is set up, now and then, and remembers what it found."""
+
+    def __init__(self, slurm: SlurmPort, clock: Clock) -> None:
+        self._slurm = slurm
+        self._clock = clock
+        self._site: tuple[Site, float] | None = None
+
+    def look(self, cluster: Cluster, config: Config) -> tuple[Finding, ...]:
+        """Findings by the newest reading of the set-up; raises `SlurmUnreachable` while there is none yet."""
+        now = self._clock.monotonic()
+        if self._site is None or now - self._site[1] > KEPT:
+            try:
+                self._site = (self._slurm.site(), now)
+            except (SlurmUnreachable, SlurmRefused):
+                if self._site is None:
+                    raise
+        return examine(self._site[0], cluster, config)
 
 
 def _error(text: str, hint: str) -> Finding:
@@ -122,7 +146,7 @@ def _named(cluster: Cluster, names: Sequence[str]) -> list[Partition]:
     return [known[name] for name in names if name in known]
 
 
-def _partitions(cluster: Cluster, config: Config) -> Iterator[Finding]:
+def _partitions(site: Site, cluster: Cluster, config: Config) -> Iterator[Finding]:
     policy = config.policy
     known = {p.name for p in cluster.partitions}
     for key, names in (("batch_partitions", policy.batch_partitions), ("online_partitions", policy.online_partitions)):
@@ -152,16 +176,20 @@ def _partitions(cluster: Cluster, config: Config) -> Iterator[Finding]:
         )
     top = max((p.tier for p in batch), default=None)
     for part in online:
-        if top is not None and part.tier <= top:
+        if top is not None and part.tier <= top and _preempts(site) == "none":
             yield _warning(
                 f"partition {part.name} has PriorityTier={part.tier} and batch jobs have up to {top}: batch jobs that"
                 " coloc does not manage may start before a waiting replica",
-                f"give {part.name} a higher PriorityTier, unless Slurm's preemption is on (docs/site-policies.md)",
+                f"give {part.name} a higher PriorityTier",
             )
 
 
+def _preempts(site: Site) -> str:
+    return site.settings.get("PreemptType", "preempt/none").removeprefix("preempt/")
+
+
 def _preemption(site: Site, cluster: Cluster, config: Config) -> Iterator[Finding]:
-    kind = site.settings.get("PreemptType", "preempt/none").removeprefix("preempt/")
+    kind = _preempts(site)
     if kind == "none":
         return
     batch = _named(cluster, config.policy.batch_partitions)

@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,7 +17,7 @@ from colocd.clock import Clock, SystemClock
 from colocd.errors import ColocError
 from colocd.testcluster import place, ports, processes
 from colocd.testcluster.daemons import COMMAND_TIMEOUT, Daemons
-from colocd.testcluster.spec import Spec, release_of
+from colocd.testcluster.spec import PARTITIONS, Spec, release_of
 
 START_TIMEOUT = 60.0
 Done = subprocess.CompletedProcess[str]
@@ -42,6 +43,9 @@ class PrivateCluster:
         cores: bool = True,
         kill_wait: int = 5,
         preempt: bool = False,
+        settings: tuple[str, ...] = (),
+        files: Mapping[str, str] | None = None,
+        partitions: tuple[str, ...] = PARTITIONS,
         bin_dir: str | None = None,
         root: str | None = None,
         clock: Clock | None = None,
@@ -59,6 +63,9 @@ class PrivateCluster:
             cores=cores,
             kill_wait=kill_wait,
             preempt=preempt,
+            settings=settings,
+            files=dict(files or {}),
+            partitions=partitions,
             bin_dir=bin_dir,
             root=root,
         )

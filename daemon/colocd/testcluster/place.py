@@ -63,6 +63,8 @@ def write(directory: Path, spec: Spec) -> None:
     (directory / "slurm.conf").write_text(slurm_conf(spec))
     (directory / "gres.conf").write_text(gres_conf(spec))
     (directory / "cgroup.conf").write_text(cgroup_conf(spec))
+    for name, text in spec.files.items():
+        (directory / name).write_text(text)
     key = directory / "munge.key"
     if not key.exists():
         key.touch(mode=0o600)

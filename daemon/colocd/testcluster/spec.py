@@ -10,6 +10,7 @@ from coloc_topology.shape import Level, Shape, quads
 from colocd.errors import ColocError
 
 CORES_PER_SOCKET = 8
+PARTITIONS = ("batch PriorityTier=1 Default=YES", "online PriorityTier=10")
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     cores: bool = True
     kill_wait: int = 5
     preempt: bool = False
+    settings: tuple[str, ...] = ()
+    files: dict[str, str] = msgspec.field(default_factory=dict)
+    partitions: tuple[str, ...] = PARTITIONS
     bin_dir: str | None = None
     root: str | None = None
     release: tuple[int, int] = (22, 5)
@@ -115,9 +119,9 @@ def slurm_conf(spec: Spec) -> str:
         f"KillWait={spec.kill_wait}",
         "SchedulerParameters=batch_sched_delay=0,bf_interval=2,sched_interval=2,sched_min_interval=100000",
         *preempt,
+        *spec.settings,
         node_line,
-        f"PartitionName=batch Nodes={nodes} PriorityTier=1 Default=YES",
-        f"PartitionName=online Nodes={nodes} PriorityTier=10",
+        *(f"PartitionName={line} Nodes={nodes}" for line in spec.partitions),
     ]
     return "\n".join(lines) + "\n"
 
