@@ -297,6 +297,4 @@ def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        raise ColocError(
-            f"user id {os.getuid()} has no name, Slurm needs one", hint="run it as a user of the system"
-        ) from None
+        raise ColocError(f"user id {os.getuid()} has no name, Slurm needs one", hint="run as a system user") from None

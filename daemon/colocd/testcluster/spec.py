@@ -18,7 +18,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     `base` is the path that stands in Slurm's files: the directory itself, or a short link to it. `port` is slurmctld's;
     node k listens on `port + k`. `bin_dir`: where the commands are; `root`: a folder with a whole system to chroot into.
-    `loopback`: the address of this host's own name, if that is a loopback address: the daemons can only be told to
+    `settings`: further lines of slurm.conf; `files`: further files beside it; `partitions`: each one's line without
+    `PartitionName=` and `Nodes=`. `loopback`: the address of this host's own name, if that is a loopback address: the daemons can only be told to
     listen on that name. Otherwise they listen on all addresses, and the cluster's own munge key keeps strangers out.
     """
 
