@@ -8,6 +8,7 @@ from tests.helpers.views import AT, SHAPES, batch, filled_views, service, view
 
 from coloc_topology.fit import fit_table
 from colocd.core.actions import Release
+from colocd.core.dear import residents
 from colocd.core.fill import waiting
 from colocd.core.ground import Ground
 from colocd.core.index import popcount
@@ -19,7 +20,11 @@ from colocd.core.policy import Policy
 from colocd.core.reclaim import ground
 from colocd.core.service import Mode
 from colocd.core.valleys import kept_back
-from colocd.core.view import Checkpoint, Held, Job, JobFacts, JobState, ServiceView, View
+from colocd.core.victims import dearness, is_dear
+from colocd.core.view import Checkpoint, Forecast, Held, Job, JobFacts, JobState, Quantiles, Reading, ServiceView, View
+
+SAVES = Checkpoint(signal="USR1", interval=300.0, cost=10.0)
+"""Of a job that is cheap to evict."""
 
 
 def put(v: View, ref: str) -> tuple[str, ...]:
@@ -78,7 +83,7 @@ def test_what_is_kept_is_what_a_look_at_every_node_keeps(v: View, gone: int) -> 
 @given(filled_views(), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 2)), max_size=8))
 def test_jobs_are_put_where_gpus_are_left_and_never_on_more(v: View, asked: list[tuple[int, int]]) -> None:
     land = ground(v)
-    pack, kept = Pack(land), kept_back(v, land, 0.0, {})
+    pack, kept = Pack(land, {}), kept_back(v, land, 0.0, {})
     room = dict(zip(land.index.row, (popcount(land.free_masks) - popcount(kept)).tolist(), strict=True))
     for number, (gpus, nodes) in enumerate(asked):
         job = batch(900 + number, gpus_requested=gpus * nodes, gpus_per_node=gpus, nodes_requested=nodes)
@@ -88,7 +93,7 @@ def test_jobs_are_put_where_gpus_are_left_and_never_on_more(v: View, asked: list
         if hosts is not None:
             assert len(set(hosts)) == nodes
             assert set(hosts) <= set(fits)
-            pack.take(job, hosts)
+            pack.take(job, JobFacts(), hosts)
             for name in hosts:
                 room[name] -= gpus
     assert (pack.gpus == popcount(pack.free)).all()
@@ -153,7 +158,7 @@ def located(v: View, **where: str) -> View:
     ],
 )
 def test_nodes_of_one_job_are_near_each_other(where: dict[str, str], hosts: tuple[str, ...]) -> None:
-    wide = batch(7, gpus_requested=8, gpus_per_node=4, nodes_requested=2)
+    wide = batch(7, gpus_requested=8, gpus_per_node=4, nodes_requested=2, checkpoint=SAVES)
     assert put(located(view(wide, nodes=4), **where), "7") == hosts
 
 
@@ -181,3 +186,39 @@ def test_a_hold_of_the_users_own_stays_theirs(hold: str | None, facts: JobFacts,
         checkpoint=Checkpoint(hold=hold),
     )  # fmt: skip
     assert waiting(job, facts, Policy()) is waits
+
+
+@pytest.mark.parametrize(("mark", "node"), [(SAVES, "n1"), (Checkpoint(signal="USR1"), "n2")])
+def test_jobs_sit_beside_jobs_that_are_as_dear_to_evict(mark: Checkpoint, node: str) -> None:
+    """Both nodes have one GPU left in an island: beside a job that saves often on n1, beside one that never does on n2."""
+    v = view(
+        batch(1, {"n1": 0b0000_0111}, checkpoint=SAVES), batch(2, {"n1": 0xF0}, checkpoint=None),
+        batch(3, {"n2": 0b0000_0111}), batch(4, {"n2": 0xF0}, checkpoint=None),
+        batch(7, gpus_requested=1, checkpoint=mark), nodes=2,
+    )  # fmt: skip
+    assert put(v, "7") == (node,)
+
+
+@pytest.mark.parametrize(("mark", "node"), [(SAVES, "n1"), (Checkpoint(signal="USR1"), "n3")])
+def test_dear_jobs_go_where_services_expand_last(mark: Checkpoint, node: str) -> None:
+    """The service will want one more replica within hours; it would sit on n1, the first of equal nodes."""
+    points = tuple(Quantiles(900.0 * i, {"0.9": float(i > 8)}) for i in range(1, 13))
+    ahead = Forecast(points=points, step=900.0, trust=1.0, basis="told")
+    grows = ServiceView(
+        spec=service(gpus_per_replica=4, min_replicas=0, max_replicas=4), load=Reading(0.0, AT), forecast=ahead
+    )
+    blocked = [batch(i, {f"n{i}": 0x0F}, checkpoint=None) for i in (1, 2, 3)]
+    v = view(*blocked, batch(7, gpus_requested=4, checkpoint=mark), nodes=3, services=(grows,))
+    assert put(v, "7") == (node,)
+
+
+def test_a_job_that_may_not_be_evicted_again_counts_as_the_dearest() -> None:
+    v = view(batch(1, {"n1": 0b1}, checkpoint=SAVES), nodes=1)
+    job, spent = batch(7, checkpoint=SAVES), JobFacts(evictions=3)
+    assert dearness(job, JobFacts(), v) < dearness(batch(8), JobFacts(), v) < dearness(job, spent, v) == 31
+    assert not is_dear(job, JobFacts(), v)
+    assert is_dear(job, spent, v)
+    assert residents(v, ground(v).index).tolist() == [[dearness(job, JobFacts(), v), *[0] * 7]]
+    facts = {"1": spent}
+    again = msgspec.structs.replace(v, facts=facts)
+    assert residents(again, ground(again).index).tolist() == [[31, *[0] * 7]]

@@ -49,7 +49,7 @@ def waiting(job: Job, facts: JobFacts, policy: Policy) -> bool:
 def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Action], list[Note]]:
     """Releases (and holds of jobs that did not start), oldest first, and why the others wait. `placed`: see `kept_back`."""
     policy = view.policy
-    pack = Pack(ground)
+    pack = Pack(ground, placed)
     actions: list[Action] = []
     notes: list[Note] = []
     kept_cache: dict[float, Ints] = {}
@@ -101,7 +101,7 @@ def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Ac
             continue
         # A job that did not start on coloc's choice of nodes is left to Slurm's the next time.
         pin = gpu_count(job) > 0 and facts.retry_at is None and (facts.pinned or not job.required_nodes)
-        pack.take(job, hosts)
+        pack.take(job, facts, hosts)
         actions.append(
             Release(
                 job=job.ref,

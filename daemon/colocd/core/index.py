@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coloc_topology.fit import FitTable, fit_table
 from colocd.core.policy import Policy
 from colocd.core.service import Closeness
-from colocd.core.victims import COST_SCALE, MAX_COST, barred_for_good, gpu_count, restart_cost
+from colocd.core.victims import COST_SCALE, MAX_COST, barred_for_good, dearness, gpu_count, restart_cost
 from colocd.core.view import Job, JobFacts, Node, View
 
 Ints = NDArray[np.int64]
@@ -24,6 +24,10 @@ UNKNOWN_CPUS = 1 << 40
 NEAR = (Closeness.NVLINK, Closeness.LEAF, Closeness.BLOCK)
 """Kinds of domains that nodes are in, closest first."""
 _SPARE = 64
+_JOB_COLUMNS = {
+    "started": np.float64, "saved": np.float64, "gpus": np.float64, "restart": np.float64,
+    "user": np.int64, "dear": np.int8, "alive": np.bool_,
+}  # fmt: skip
 
 
 class PlannerIndex:
@@ -56,27 +60,19 @@ class PlannerIndex:
 
     def _grow_jobs(self, size: int) -> None:
         """Make room for `size` job rows."""
-        old = getattr(self, "started", None)
         keep = len(self.jobs)
-        for name in ("started", "saved", "gpus", "restart"):
-            fresh = np.zeros(size)
-            if old is not None and keep > 1:
+        for name, kind in _JOB_COLUMNS.items():
+            fresh: NDArray[np.generic] = np.zeros(size, dtype=kind)
+            if keep > 1:
                 fresh[:keep] = getattr(self, name)[:keep]
             setattr(self, name, fresh)
-        user = np.zeros(size, dtype=np.int64)
-        if old is not None and keep > 1:
-            user[:keep] = self.user[:keep]
-        self.user = user
-        alive = np.zeros(size, dtype=np.bool_)
-        if old is not None and keep > 1:
-            alive[:keep] = self.alive[:keep]
-        self.alive = alive
 
     started: Floats
     saved: Floats
     gpus: Floats
     restart: Floats
     user: Ints
+    dear: NDArray[np.int8]
     alive: Bools
 
     def update(self, view: View) -> int:
@@ -212,6 +208,7 @@ class PlannerIndex:
         self.saved[row] = math.inf if saved is None else saved
         self.gpus[row] = gpu_count(job)
         self.restart[row] = restart_cost(job, view)
+        self.dear[row] = dearness(job, facts, view)
         self.user[row] = self.users.setdefault(job.user, len(self.users))
         for name in job.gpus:
             if name in self.row:

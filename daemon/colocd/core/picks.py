@@ -19,12 +19,21 @@ MOST_SPOILS = 1 << 16
 
 
 class Pick(NamedTuple):
-    """What Slurm gives: GPUs, link levels worse than needed, whole islands broken, GPUs left in the islands it touches."""
+    """What Slurm gives: GPUs, link levels worse than needed, whole islands broken, islands touched, GPUs left free in them."""
 
     gpus: int
     missed: int
     broken: int
+    islands: int
     beside: int
+
+
+class Ranks(NamedTuple):
+    """Per row: what the pick takes of what is kept, straddles and breaks (small is good); GPUs left beside it; its islands."""
+
+    harm: Ints
+    beside: Ints
+    islands: Ints
 
 
 class ShapePicks:
@@ -57,12 +66,12 @@ class ShapePicks:
         room = max(able, key=int.bit_count) if able else free
         gpus = lowest(room, self.count)
         if self.table is None:
-            return Pick(gpus, 0, 0, 0)
+            return Pick(gpus, 0, 0, 0, 0)
         missed = max(0, self._level - self.table.level_of(gpus))
         islands = {i for kind in self._islands for i in kind}
         broken = sum(1 for i in islands if i & ~free == 0 and 0 != i & gpus != i)
-        beside = sum((i & free & ~gpus).bit_count() for i in self._inner if i & gpus)
-        return Pick(gpus, missed, broken, beside)
+        touched = sum(i for i in self._inner if i & gpus)
+        return Pick(gpus, missed, broken, touched, (touched & free & ~gpus).bit_count())
 
     def spoils(self, free: int, kept: int) -> bool:
         """Whether after the pick some island has less left than what is kept needs, whichever islands it is moved to."""
@@ -124,20 +133,21 @@ class Picks:
         """Slurm's pick on a node of this shape with these free GPUs."""
         return self._on(shape, count).pick(free)
 
-    def ranks(self, rows: Ints, free: Ints, kept: Ints, count: int) -> Ints:
-        """Per row: does the pick take what is kept, does it straddle, what does it break and leave; small is good, 15 bits."""
+    def ranks(self, rows: Ints, free: Ints, kept: Ints, count: int) -> Ranks:
+        """What Slurm's pick of so many GPUs does on each of these rows; all 0 where the topology is not known."""
         shapes = self._index.shape[rows]
-        # Shapes have at most 16 GPUs; of a node without one nothing is known but the number of its GPUs.
+        # Shapes have at most 16 GPUs.
         keys = np.where(shapes < 0, -1, shapes << 32 | free << 16 | kept)
         kinds, which = np.unique(keys, return_inverse=True)
-        found = [
-            0 if key < 0 else self._rank(key >> 32, key >> 16 & 0xFFFF, key & 0xFFFF, count) for key in kinds.tolist()
-        ]
-        out: Ints = np.array(found, dtype=np.int64)[which]
-        return out
+        found = [self._rank(key, count) for key in kinds.tolist()]
+        table: Ints = np.array(found, dtype=np.int64).reshape(-1, 3).T
+        return Ranks(*table[:, which])
 
-    def _rank(self, shape: int, free: int, kept: int, count: int) -> int:
-        picks = self._on(shape, count)
+    def _rank(self, key: int, count: int) -> tuple[int, int, int]:
+        if key < 0 or not count:
+            return (0, 0, 0)
+        free, kept = key >> 16 & 0xFFFF, key & 0xFFFF
+        picks = self._on(key >> 32, count)
         pick = picks.pick(free)
-        spoils = kept and picks.spoils(free, kept)
-        return bool(spoils) << 14 | min(pick.missed, 7) << 11 | min(pick.broken, 63) << 5 | min(pick.beside, 31)
+        harm = (kept != 0 and picks.spoils(free, kept)) << 3 | min(pick.missed, 7)
+        return harm << 6 | min(pick.broken, 63), min(pick.beside, 15), pick.islands

@@ -1,5 +1,7 @@
 """Which jobs may be evicted and what that costs: facts of one job, without regard to where a replica would sit."""
 
+from math import inf, log2
+
 from colocd.core.view import Job, JobFacts, JobState, View
 
 COST_DIGITS = 3
@@ -7,6 +9,10 @@ COST_DIGITS = 3
 COST_SCALE = 1000
 MAX_COST = 1e9
 """Highest cost of one eviction, in GPU-seconds."""
+NEVER_AGAIN = 31
+"""Class of what cannot be evicted at all."""
+_FLOOR = 60.0
+"""Losses up to this many seconds are the cheapest class; each half doubling is one more."""
 
 
 def unsaved(job: Job, at: float, limit: float) -> float:
@@ -14,6 +20,30 @@ def unsaved(job: Job, at: float, limit: float) -> float:
     saved = job.checkpoint.saved if job.checkpoint is not None else None
     since = max((t for t in (job.started, saved) if t is not None and t <= at), default=None)
     return limit if since is None else min(limit, at - since)
+
+
+def expected_loss(job: Job, view: View) -> float:
+    """Seconds that an eviction at some unknown time is expected to lose for each GPU of one node; a job's further nodes count.
+
+    Half a checkpoint interval on average, `max_unsaved` when the job tells of none; and its restart.
+    """
+    limit = view.policy.max_unsaved
+    interval = job.checkpoint.interval if job.checkpoint is not None else None
+    lost = limit if interval is None else min(limit, interval) / 2
+    return (lost + restart_cost(job, view)) * max(1, job.nodes_requested)
+
+
+def dearness(job: Job, facts: JobFacts, view: View) -> int:
+    """Class of a job, 1 (cheapest) to 31 (it cannot be evicted): by `expected_loss`."""
+    loss = inf if facts.evictions >= view.policy.max_evictions_per_job else expected_loss(job, view)
+    return NEVER_AGAIN if loss == inf else min(NEVER_AGAIN - 1, 1 + round(2 * log2(max(_FLOOR, loss) / _FLOOR)))
+
+
+def is_dear(job: Job, facts: JobFacts, view: View) -> bool:
+    """Whether a job belongs where services expand last: an eviction is expected to lose half of what may be lost at all."""
+    return facts.evictions >= view.policy.max_evictions_per_job or (
+        expected_loss(job, view) >= view.policy.max_unsaved / 2
+    )
 
 
 def gpu_count(job: Job) -> int:
