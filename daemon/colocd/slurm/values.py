@@ -8,6 +8,8 @@ from coloc_topology.errors import TopologyError
 from coloc_topology.hostlist import expand
 
 NOTHING = frozenset({"", "(null)", "N/A", "n/a", "None", "Unknown", "NONE"})
+SHARES = ("shard", "mps")
+"""Generic resources that are parts of GPUs."""
 YEAR = 365 * 86400.0
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _LIMIT = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
@@ -88,13 +90,19 @@ def types_of(gres: str) -> tuple[str, ...]:
 
 
 def mask(gres: str) -> int | None:
-    """GPU mask of `gpu:a:2(IDX:0-1),gpu:b:0(IDX:)`, 0 when it names no GPUs; None: some without their indices."""
+    """GPU mask of `gpu:a:2(IDX:0-1),gpu:b:0(IDX:)`, 0 when it names no GPUs; None: some without their indices.
+
+    GPUs of which a share is in use (`shard:3(IDX:4)`, `mps:…`) are in it: Slurm gives such a GPU to nobody else.
+    """
     total = 0
     for entry, note in _ENTRY.findall(gres):
         parts = entry.strip().split(":")
-        if parts[0] != "gpu":
+        if parts[0] not in ("gpu", *SHARES):
             continue
         found = indices(note.removeprefix("IDX:")) if note.startswith("IDX:") else 0
+        if parts[0] in SHARES and found is not None:
+            total |= found  # the number is one of shares, not of GPUs
+            continue
         if found is None or not parts[-1].isdigit() or found.bit_count() != int(parts[-1]) or total & found:
             return None
         total |= found

@@ -5,19 +5,17 @@ import os
 import pwd
 import re
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
-from coloc_topology.shape import Shape, quads
 from colocd.clock import Clock, SystemClock
 from colocd.errors import ColocError
 from colocd.testcluster import place, ports, processes
 from colocd.testcluster.daemons import COMMAND_TIMEOUT, Daemons
-from colocd.testcluster.spec import PARTITIONS, Spec, release_of
+from colocd.testcluster.spec import Spec, release_of
 
 START_TIMEOUT = 60.0
 Done = subprocess.CompletedProcess[str]
@@ -31,44 +29,11 @@ class PrivateCluster:
     other system (for example from debootstrap), in which everything then runs; that needs root.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        nodes: int = 4,
-        shape: Shape | None = None,
-        gpu_type: str = "h100",
-        typed_islands: bool = False,
-        links: bool = False,
-        cores: bool = True,
-        kill_wait: int = 5,
-        preempt: bool = False,
-        settings: tuple[str, ...] = (),
-        files: Mapping[str, str] | None = None,
-        partitions: tuple[str, ...] = PARTITIONS,
-        bin_dir: str | None = None,
-        root: str | None = None,
-        clock: Clock | None = None,
-    ) -> None:
+    def __init__(self, directory: Path, *, clock: Clock | None = None, **options: Any) -> None:
+        """`options`: fields of `Spec`, but for those that are found out (`base`, `user`, `port`, `release`, `loopback`)."""
         self.directory = Path(os.path.abspath(directory))
         self.clock = clock or SystemClock()
-        self.spec = Spec(
-            base=str(self.directory),
-            user="",
-            nodes=nodes,
-            shape=quads() if shape is None else shape,
-            gpu_type=gpu_type,
-            typed_islands=typed_islands,
-            links=links,
-            cores=cores,
-            kill_wait=kill_wait,
-            preempt=preempt,
-            settings=settings,
-            files=dict(files or {}),
-            partitions=partitions,
-            bin_dir=bin_dir,
-            root=root,
-        )
+        self.spec = Spec(base=str(self.directory), user="", **options)
 
     @classmethod
     def attach(cls, directory: Path, clock: Clock | None = None) -> "PrivateCluster":

@@ -18,9 +18,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     `base` is the path that stands in Slurm's files: the directory itself, or a short link to it. `port` is slurmctld's;
     node k listens on `port + k`. `bin_dir`: where the commands are; `root`: a folder with a whole system to chroot into.
-    `settings`: further lines of slurm.conf; `files`: further files beside it; `partitions`: each one's line without
-    `PartitionName=` and `Nodes=`. `loopback`: the address of this host's own name, if that is a loopback address: the daemons can only be told to
-    listen on that name. Otherwise they listen on all addresses, and the cluster's own munge key keeps strangers out.
+    `shards`: of all GPUs of a node together. `settings`: further lines of slurm.conf; `files`: further files beside
+    it; `partitions`: each one's line without `PartitionName=` and `Nodes=`. `loopback`: the address of this host's
+    own name, if that is a loopback address: the daemons can only be told to listen on that name. Otherwise they
+    listen on all addresses, and the cluster's own munge key keeps strangers out.
     """
 
     base: str
@@ -34,6 +35,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     cores: bool = True
     kill_wait: int = 5
     preempt: bool = False
+    shards: int = 0
     settings: tuple[str, ...] = ()
     files: dict[str, str] = msgspec.field(default_factory=dict)
     partitions: tuple[str, ...] = PARTITIONS
@@ -85,6 +87,7 @@ def slurm_conf(spec: Spec) -> str:
         f"gpu:{kind}:{len(list(run))}" if kind else f"gpu:{len(list(run))}"
         for kind, run in itertools.groupby(sorted(spec.types))
     ]
+    kinds += [f"shard:{spec.shards}"] if spec.shards else []
     preempt = ["PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE"] if spec.preempt else []
     node_line = (
         f"NodeName={nodes} NodeHostname=localhost NodeAddr={address} Port=[{spec.port + 1}-{spec.port + spec.nodes}]"
@@ -113,7 +116,7 @@ def slurm_conf(spec: Spec) -> str:
         "SlurmdParameters=config_overrides",
         "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_Core",
-        "GresTypes=gpu",
+        f"GresTypes=gpu{',shard' if spec.shards else ''}",
         "ReturnToService=2",
         "MpiDefault=none",
         "PropagateResourceLimits=NONE",
@@ -141,6 +144,7 @@ def gres_conf(spec: Spec) -> str:
             row = (-1 if other == gpu else shape.pair_nvlinks(gpu, other) for other in range(shape.gpus))
             words.append(f"Links={','.join(map(str, row))}")
         lines.append(" ".join(words))
+    lines += [f"NodeName=n[1-{spec.nodes}] Name=shard Count={spec.shards}"] if spec.shards else []
     return "\n".join(lines) + "\n"
 
 
