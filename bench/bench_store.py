@@ -1,6 +1,6 @@
-"""Measure the store: intend + settle per second, and bytes and seconds for a year of load samples.
+"""Measure the store: intend + settle per second, and bytes and times of a year of load history.
 
-    python bench/bench_store.py [--folder DIR] [--services 200] [--days 365] [--no-postgres]
+    python bench/bench_store.py [--folder DIR] [--services 200] [--days 365] [--minutes 28] [--no-postgres]
 
 Prints medians with the least and the most. `--folder`: where the databases go; what it lies on decides the numbers.
 """
@@ -13,17 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import event
+import numpy as np
+from sqlalchemy import event, select, update
 from tests.helpers.private_postgres import PrivatePostgres
 
 from colocd.clock import SystemClock
 from colocd.store import open_store, schema
+from colocd.store.packs import SPAN, LoadBucket, pack
 from colocd.store.records import Intent, LoadSample, Outcome
 from colocd.store.sql import SqlStore
+from colocd.store.tables import load_packs, load_series
 
 CLOCK = SystemClock()
 START = 1_760_000_000.0
-STEP = 600.0
 
 
 def report(name: str, values: list[float], unit: str) -> None:
@@ -45,23 +47,58 @@ def intend_and_settle(store: SqlStore, name: str, rounds: int = 7, each: int = 2
     report(f"{name}: intend + settle", rates, "pairs/s")
 
 
-def year(store: SqlStore, name: str, services: int, days: int) -> int:
-    """Write the samples as the daemon would (all services of one time in one call); return how many."""
-    steps, seconds = int(days * 86400 / STEP), []
-    for n in range(steps):
-        at = START + n * STEP
-        rows = [LoadSample(service=f"service-{s}", at=at, value=s * 1.37 + n % 144) for s in range(services)]
+def loads(generator: np.random.Generator, samples: int, begin: float, every: float) -> np.ndarray:
+    """A day's tide with bursts: what an ordinary service's load looks like."""
+    times = begin + np.arange(samples) * every
+    tide = 60 + 50 * np.sin(2 * np.pi * times / 86400)
+    return np.maximum(0.0, tide * generator.lognormal(0, 0.15, samples))
+
+
+def year(store: SqlStore, name: str, services: int, days: int, minutes: int) -> None:
+    """What stands in the store after `days` with the default retention: packed days and hours as a roll-up writes them, and
+
+    three hours of raw samples at 10 s. Reports the milliseconds of some calls.
+    """
+    generator = np.random.default_rng(1)
+    first = int(START // 86400 * 86400)
+    end = first + days * 86400
+    raw = [np.round(loads(generator, 1080, end, 10.0), 3).tolist() for _ in range(services)]
+    seconds = []
+    for n in range(1080):
+        rows = [LoadSample(service=f"service-{s}", at=end + n * 10.0, value=raw[s][n]) for s in range(services)]
         began = CLOCK.monotonic()
         store.add_load(rows)
         seconds.append(CLOCK.monotonic() - began)
     report(f"{name}: add_load of {services} services", [1000 * s for s in seconds], "ms")
-    reads = []
-    for s in range(5):
+    with store._reading() as connection:
+        numbers = dict(connection.execute(select(load_series.c.name, load_series.c.id)).all())
+    for s in range(services):
+        series = numbers[f"service-{s}"]
+        rows = []
+        for step, from_day in ((600, 0), (60, days - minutes)):
+            for start in range(first + from_day * 86400, end, SPAN[step]):
+                size = SPAN[step] // step
+                values = loads(generator, size * 6, start, step / 6).reshape(size, 6)
+                made = zip(values.mean(1).tolist(), values.max(1).tolist(), strict=True)
+                buckets = [LoadBucket(start + i * step, m, p, step // 10, step // 10) for i, (m, p) in enumerate(made)]
+                rows.append({"series": series, "step": step, "start": start, "data": pack(buckets, start, step)})
+        with store._writing() as connection:
+            store._put(connection, load_packs, rows)
+            connection.execute(
+                update(load_series).where(load_series.c.id == series).values(minutes_to=end, tens_to=end)
+            )
+    times: dict[str, list[float]] = {"history of 8 weeks": [], "history of a year": [], "roll up one hour": []}
+    for s in range(20):
+        for what, since in (("history of 8 weeks", end - 56 * 86400.0), ("history of a year", float(first))):
+            began = CLOCK.monotonic()
+            store.history(f"service-{s}", since)
+            times[what].append(1000 * (CLOCK.monotonic() - began))
+    for _ in range(50):
         began = CLOCK.monotonic()
-        found = len(store.load(f"service-{s}", START + (steps * STEP - 8 * 7 * 86400)))
-        reads.append(1000 * (CLOCK.monotonic() - began))
-    report(f"{name}: load of 8 weeks ({found} rows)", reads, "ms")
-    return steps * services
+        store.roll_up(end + 2 * 3600.0, at_most=1)
+        times["roll up one hour"].append(1000 * (CLOCK.monotonic() - began))
+    for what, found in times.items():
+        report(f"{name}: {what}, one series", found, "ms")
 
 
 @contextmanager
@@ -81,9 +118,12 @@ def main() -> None:
     parser.add_argument("--folder", default=None)
     parser.add_argument("--services", type=int, default=200)
     parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--minutes", type=int, default=28, help="days kept by the minute")
     parser.add_argument("--no-postgres", action="store_true")
     options = parser.parse_args()
-    print(f"{os.cpu_count()} CPUs, {options.services} services, {options.days} days at {STEP:.0f} s")
+    print(
+        f"{os.cpu_count()} CPUs, {options.services} services, {options.days} days, {options.minutes} of them by the minute"
+    )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path = Path(folder) / "coloc.db"
         schema.upgrade(f"sqlite:///{path}")
@@ -94,20 +134,23 @@ def main() -> None:
         store.close()
         before = path.stat().st_size
         store = open_store(f"sqlite:///{path}")
-        rows = year(store, "sqlite", options.services, options.days)
+        year(store, "sqlite", options.services, options.days, options.minutes)
         store.close()
         grown = path.stat().st_size - before
-        print(f"sqlite: {rows} samples, {grown / 1e6:.1f} MB, {grown / rows:.1f} bytes each")
+        print(f"sqlite: {grown / 1e6:.1f} MB for {options.services} series")
     if options.no_postgres:
         return
     with PrivatePostgres(safe=True) as server:
         schema.upgrade(server.url())
         store = open_store(server.url())
         intend_and_settle(store, "postgresql")
-        rows = year(store, "postgresql", options.services, options.days)
+        year(store, "postgresql", options.services, options.days, options.minutes)
+        sizes = "SELECT pg_total_relation_size('load_samples'), pg_total_relation_size('load_packs')"
         with store._reading() as connection:
-            size = connection.exec_driver_sql("SELECT pg_total_relation_size('load_samples')").scalar_one()
-        print(f"postgresql: {rows} samples, {size / 1e6:.1f} MB, {size / rows:.1f} bytes each")
+            raw, packs = connection.exec_driver_sql(sizes).one()
+        print(
+            f"postgresql: {(raw + packs) / 1e6:.1f} MB for {options.services} series, {raw / 1e6:.1f} of it raw samples"
+        )
         store.close()
 
 

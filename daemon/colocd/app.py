@@ -33,6 +33,8 @@ from colocd.store.records import Decision
 from colocd.telemetry.scrape import Scraper
 
 log = logging.getLogger("colocd")
+ROLL_UPS = 60
+"""Hours or days of series rolled up in one go (some tenths of a second at most): no cycle waits for long."""
 _PASSING = (SlurmUnreachable, SlurmUnknown, StoreUnavailable)
 """Errors of a bad day: the cycle says so in one sentence and the next one tries again."""
 
@@ -229,9 +231,21 @@ class Daemon:
         """Delete what is older than the configured retention."""
         now, keep = self.clock.now(), self.config.database
         try:
-            self.store.prune(load_before=now - keep.keep_load, decisions_before=now - keep.keep_decisions)
+            self.store.prune(
+                load_before=now - keep.keep_load,
+                decisions_before=now - keep.keep_decisions,
+                raw_before=now - keep.keep_raw,
+                minutes_before=now - keep.keep_minutes,
+            )
         except StoreUnavailable as error:
             log.warning("old rows stay: %s", error)
+
+    def roll_up(self) -> None:
+        """Make old load history small, a little at a time."""
+        try:
+            self.store.roll_up(self.clock.now(), at_most=ROLL_UPS)
+        except StoreUnavailable as error:
+            log.warning("load history is not rolled up: %s", error)
 
 
 def _without_numbers(text: str) -> str:

@@ -22,8 +22,12 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     url: str = "sqlite:////var/lib/coloc/coloc.db"
     """An SQLAlchemy URL: `sqlite:////absolute/path.db` or `postgresql+psycopg://user@host/name`."""
-    keep_load: float = 8 * 7 * 86400.0
-    """Seconds of load history kept."""
+    keep_load: float = 400 * 86400.0
+    """How long load history is kept at all: after `keep_minutes` as ten-minute means, peaks and counts."""
+    keep_minutes: float = 28 * 86400.0
+    """How long load history is kept by the minute."""
+    keep_raw: float = 3 * 3600.0
+    """How long single load samples are kept (at least until they are rolled up to minutes, an hour or two)."""
     keep_decisions: float = 90 * 86400.0
     """Seconds of decisions, intents and handovers kept."""
 
@@ -120,6 +124,8 @@ RULES: dict[str, Rule] = {
     "mode": Rule(),
     "database.url": Rule(check=_database_url),
     "database.keep_load": duration(high=LONG),
+    "database.keep_minutes": duration(high=LONG),
+    "database.keep_raw": duration(high=LONG),
     "database.keep_decisions": duration(high=LONG),
     "slurm.adapter": Rule(),
     "slurm.conf": Rule(check=absolute_path),
@@ -213,6 +219,8 @@ def _odd(config: Config) -> Iterable[str]:
         yield "policy.max_evictions_per_job is 0: no batch job is ever a victim, so GPUs only come back when jobs end"
     if policy.max_unsaved == 0:
         yield "policy.max_unsaved is 0: lost work counts for nothing when victims are chosen"
+    if config.database.keep_raw > 2 * 86400.0:
+        yield "database.keep_raw is above two days: 200 services write 50 to 200 MB of single samples a day"
     if config.database.keep_load < 3 * 86400.0:
         yield "database.keep_load is below three days: the forecast has few earlier days to learn from"
 

@@ -9,7 +9,7 @@ from colocd.act.adoption import KEPT
 from colocd.act.tools import RETRY
 from colocd.clock import Clock
 from colocd.config import Config
-from colocd.core.forecast import Sample, foresee
+from colocd.core.forecast import foresee
 from colocd.core.need import need
 from colocd.core.service import ServiceSpec
 from colocd.core.view import (
@@ -35,9 +35,9 @@ from colocd.store.records import BatchJob, Handover, LoadSample, ReplicaRow, Ser
 from colocd.telemetry.load import LoadReader, ServiceLoad
 from colocd.telemetry.scrape import Scraper
 from colocd.telemetry.targets import load_targets, ready_urls
+from colocd.traces import Traces
 
 log = logging.getLogger(__name__)
-SEASONS_KEPT = 8
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ class Observer:
         self._clock = clock
         self._scraper = scraper
         self._loads = LoadReader(max_gap=max(180.0, 3 * period))
-        self._history: dict[str, list[Sample]] = {}
+        self._traces = Traces(store)
         self._low_since: dict[str, float] = {}
         self._site = SiteWatch(slurm, clock)
         self._shapes: tuple[tuple[tuple[str, int], ...], LoadedShapes] | None = None
@@ -135,18 +135,10 @@ class Observer:
         samples: list[LoadSample] = []
         for name, spec in specs.items():
             reading = loads[name].reading
-            keep = now - SEASONS_KEPT * spec.season
-            if name not in self._history:
-                self._history[name] = [(s.at, s.value) for s in self._store.load(name, keep)]
-            past = self._history[name]
-            if not past or now > past[-1][0]:
-                value = reading.value if reading is not None else None
-                past.append((now, value))
-                samples.append(LoadSample(service=name, at=now, value=value))
-            while past and past[0][0] < keep - spec.season:
-                del past[: max(1, len(past) // 16)]
-        for gone in set(self._history) - set(specs):
-            del self._history[gone]
+            value = reading.value if reading is not None else None
+            self._traces.add(name, spec.season, now, value)
+            samples.append(LoadSample(service=name, at=now, value=value))
+        for gone in self._traces.keep(specs):
             self._loads.forget(gone)
         self._store.add_load(samples)
 
@@ -167,7 +159,7 @@ class Observer:
                 msgspec.structs.replace(r, load=load.replicas.get(r.slot)) for r in replicas if r.service == spec.name
             ),
             load=None if fresh is None else Reading(fresh.value, fresh.at),
-            forecast=foresee(self._history.get(spec.name, ()), fresh, now, spec.season),
+            forecast=foresee(self._traces.of(spec.name), fresh, now, spec.season),
             retry_at=_number(self._store.setting(f"{RETRY}{spec.name}")),
             removed=row.removed,
         )

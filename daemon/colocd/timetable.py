@@ -1,4 +1,4 @@
-"""The timetable: cycles, handover steps and pruning, one at a time, by APScheduler.
+"""The timetable: cycles, handover steps, roll-ups and pruning, one at a time, by APScheduler.
 
 One worker thread does all of it, so a cycle and a handover step never meet. systemd's watchdog is fed by finished cycles
 only: a cycle that hangs gets colocd restarted.
@@ -37,7 +37,8 @@ class Timetable:
         add = self._scheduler.add_job
         add(self._cycle, "interval", seconds=times.period, id="cycle")
         add(self._handovers, "interval", seconds=times.handover_period, id="handovers", next_run_time=None)
-        add(self._daemon.prune, "interval", hours=6, id="prune")
+        add(self._daemon.roll_up, "interval", minutes=1, id="roll-up")
+        add(self._daemon.prune, "interval", hours=1, id="prune")
         add(self._cycle, id="first")
         self._scheduler.start()
 

@@ -112,6 +112,7 @@ def test_values_at_the_edge_are_taken(text: str) -> None:
         "policy.max_evictions_per_job = 0",
         "policy.max_unsaved = 0",
         "database.keep_load = '2d'",
+        "database.keep_raw = '3d'",
     ],
 )
 def test_odd_values_are_warned_of(text: str, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from sqlalchemy import delete, select
 
 from colocd.store.base import Base, values
-from colocd.store.records import BatchJob, ReplicaRow, ServiceRow
-from colocd.store.tables import batch_jobs, replicas, services, settings
+from colocd.store.records import BatchJob, Learned, ReplicaRow, ServiceRow
+from colocd.store.tables import batch_jobs, learned, replicas, services, settings
 
 
 class Facts(Base):
@@ -25,6 +25,7 @@ class Facts(Base):
         """See `Store.delete_service`."""
         with self._writing() as connection:
             connection.execute(delete(services).where(services.c.name == name))
+            connection.execute(delete(learned).where(learned.c.service == name))
 
     def put_replica(self, row: ReplicaRow) -> None:
         """See `Store.put_replica`."""
@@ -50,6 +51,16 @@ class Facts(Base):
         """See `Store.jobs`."""
         query = select(batch_jobs).order_by(batch_jobs.c.ref)
         return self._select(query.where(batch_jobs.c.ended.is_(None)) if unended else query, BatchJob)
+
+    def put_learned(self, row: Learned) -> None:
+        """See `Store.put_learned`."""
+        with self._writing() as connection:
+            self._put(connection, learned, [values(row)])
+
+    def learned(self, topic: str) -> dict[str, Learned]:
+        """See `Store.learned`."""
+        rows = self._select(select(learned).where(learned.c.topic == topic).order_by(learned.c.service), Learned)
+        return {row.service: row for row in rows}
 
     def put_setting(self, key: str, value: str | None) -> None:
         """See `Store.put_setting`."""

@@ -7,8 +7,9 @@ from sqlalchemy import Column, ColumnElement, Connection, Text, case, cast, dele
 
 from colocd.store.base import Base, values
 from colocd.store.ledger import UNSETTLED
+from colocd.store.packs import MINUTE, SPAN, TEN_MINUTES
 from colocd.store.records import OPEN_STATES, Decision, LoadSample
-from colocd.store.tables import batch_jobs, decisions, handovers, intents, load_samples, load_series
+from colocd.store.tables import batch_jobs, decisions, handovers, intents, load_packs, load_samples, load_series
 from colocd.store.types import storable
 
 _SLICE = 5000
@@ -37,16 +38,6 @@ class History(Base):
             known = dict(connection.execute(query).all())
         return known
 
-    def load(self, service: str, since: float) -> tuple[LoadSample, ...]:
-        """See `Store.load`."""
-        query = (
-            select(load_series.c.name.label("service"), load_samples.c.at, load_samples.c.value)
-            .join(load_series, load_series.c.id == load_samples.c.series)
-            .where(load_series.c.name == service, load_samples.c.at >= since)
-            .order_by(load_samples.c.at)
-        )
-        return self._select(query, LoadSample)
-
     def add_decisions(self, rows: Sequence[Decision]) -> None:
         """See `Store.add_decisions`. The ids given are ignored."""
         if not rows:
@@ -62,10 +53,17 @@ class History(Base):
         query = select(decisions).order_by(decisions.c.at.desc(), decisions.c.id.desc()).limit(limit)
         return self._select(query if subject is None else query.where(decisions.c.subject == subject), Decision)
 
-    def prune(self, *, load_before: float, decisions_before: float) -> int:
+    def prune(
+        self,
+        *,
+        load_before: float,
+        decisions_before: float,
+        raw_before: float | None = None,
+        minutes_before: float | None = None,
+    ) -> int:
         """See `Store.prune`; what stays is written down in docs/store.md. Works in slices, each its own transaction."""
         with self._reading() as connection:
-            series = connection.scalars(select(load_series.c.id)).all()
+            series = connection.execute(select(load_series.c.id, load_series.c.minutes_to, load_series.c.tens_to)).all()
         # In this order: an intent goes before its handover, a job before the last decision on it.
         rows = self._slices(intents.c.id, intents.c.at < decisions_before, intents.c.outcome.not_in(UNSETTLED), _idle())
         rows += self._slices(
@@ -77,8 +75,17 @@ class History(Base):
         gone = (batch_jobs.c.ended.is_not(None), batch_jobs.c.last_seen < decisions_before)
         rows += self._slices(batch_jobs.c.ref, *gone)
         rows += self._slices(decisions.c.id, decisions.c.at < decisions_before, ~_last_word())
-        for number in series:
-            rows += self._slices(load_samples.c.at, load_samples.c.series == number, load_samples.c.at < load_before)
+        for number, minutes_to, tens_to in series:
+            # Whole rows of the next coarser roll-up go, so that what is left joins on without a gap or an overlap.
+            raw = _done(raw_before, minutes_to, SPAN[MINUTE])
+            old = load_before if raw is None else max(load_before, raw)
+            rows += self._slices(load_samples.c.at, load_samples.c.series == number, load_samples.c.at < old)
+            whole = _done(minutes_before, tens_to, SPAN[TEN_MINUTES])
+            for step, until in ((MINUTE, whole), (MINUTE, load_before), (TEN_MINUTES, load_before)):
+                if until is not None:
+                    last = max(-(1 << 62), int(until) - SPAN[step])
+                    mine = (load_packs.c.series == number, load_packs.c.step == step)
+                    rows += self._slices(load_packs.c.start, *mine, load_packs.c.start <= last)
         return rows
 
     def _slices(self, key: Column[Any], *old: ColumnElement[bool]) -> int:
@@ -91,6 +98,11 @@ class History(Base):
             total += count
             if count < _SLICE:
                 return total
+
+
+def _done(before: float | None, rolled_to: int | None, span: int) -> float | None:
+    """Until when rows may go because they are rolled up and older than `before`; None: none may."""
+    return None if before is None or rolled_to is None else min(before, rolled_to) // span * span
 
 
 def _idle() -> ColumnElement[bool]:

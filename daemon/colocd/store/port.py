@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from colocd.store.packs import LoadBucket
 from colocd.store.records import (
     BatchJob,
     Decision,
     Handover,
     Intent,
+    Learned,
     LoadSample,
     Outcome,
     ReplicaRow,
@@ -47,7 +49,33 @@ class Store(Protocol):
         ...
 
     def load(self, service: str, since: float) -> tuple[LoadSample, ...]:
-        """Samples of a service from `since` on, oldest first."""
+        """Samples of a service from `since` on, oldest first, as fine as they are still kept.
+
+        Before the raw samples come means of minutes, and before those means of ten minutes, each at the middle of its time.
+        """
+        ...
+
+    def history(self, service: str, since: float, step: int = 600) -> tuple[LoadBucket, ...]:
+        """Buckets of `step` seconds (60 or 600) that begin at `since` or later, oldest first, up to the newest sample.
+
+        A bucket in which nobody looked is left out; one in which nothing could be read has `known` 0 and no mean. Buckets of a
+        minute go back as far as minutes are kept. The last bucket may still grow.
+        """
+        ...
+
+    def roll_up(self, now: float, *, at_most: int = 100) -> int:
+        """Roll finished hours and days up, at most this many; how many it did (fewer than `at_most`: nothing is left to do).
+
+        Each is a transaction of its own and done once: a crash in between loses nothing and counts nothing twice.
+        """
+        ...
+
+    def put_learned(self, row: Learned) -> None:
+        """Insert or replace what is learned of (service, topic)."""
+        ...
+
+    def learned(self, topic: str) -> dict[str, Learned]:
+        """What is learned on a topic, by service."""
         ...
 
     def put_jobs(self, rows: Sequence[BatchJob]) -> None:
@@ -106,8 +134,19 @@ class Store(Protocol):
         """Read a setting; None: not set."""
         ...
 
-    def prune(self, *, load_before: float, decisions_before: float) -> int:
-        """Delete what is older (open handovers and unsettled intents stay); returns the number of rows."""
+    def prune(
+        self,
+        *,
+        load_before: float,
+        decisions_before: float,
+        raw_before: float | None = None,
+        minutes_before: float | None = None,
+    ) -> int:
+        """Delete what is older (open handovers and unsettled intents stay); returns the number of rows.
+
+        `raw_before`, `minutes_before`: samples, and minutes, that are rolled up go when they are older; None: only with
+        `load_before`, which takes everything.
+        """
         ...
 
     def close(self) -> None:

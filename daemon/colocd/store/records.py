@@ -117,6 +117,15 @@ class LoadSample(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None
 
 
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
+    """What coloc has learned of a service on a topic (`capacity`, `lead`); `data` is the topic's own, JSON only."""
+
+    service: str
+    topic: str
+    at: float
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
 class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
     """An applied service file. `spec` is the JSON of `ServiceSpec`."""
 

@@ -8,6 +8,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -57,8 +58,13 @@ load_series = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Words, nullable=False, unique=True),
+    Column("minutes_to", BigInteger),
+    Column("tens_to", BigInteger),
 )
-"""A number for each service that ever had a load sample, so that a sample is a few bytes."""
+"""A number for each service that ever had a load sample, so that a sample is a few bytes.
+
+`minutes_to`, `tens_to`: Unix seconds up to which its samples are rolled up to minutes, these to ten minutes; None: not begun.
+"""
 
 load_samples = Table(
     "load_samples",
@@ -69,6 +75,29 @@ load_samples = Table(
     PrimaryKeyConstraint("series", "at"),
     sqlite_with_rowid=False,
 )
+
+load_packs = Table(
+    "load_packs",
+    metadata,
+    Column("series", Integer, ForeignKey(load_series.c.id), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("series", "step", "start"),
+    sqlite_with_rowid=False,
+)
+"""Roll-ups, see `colocd.store.packs`: buckets of `step` seconds from `start` (Unix seconds) on, an hour or a day in a row."""
+
+learned = Table(
+    "learned",
+    metadata,
+    Column("service", Words, nullable=False),
+    Column("topic", Words, nullable=False),
+    Column("at", Instant(compact=True), nullable=False),
+    Column("data", JSON, nullable=False),
+    PrimaryKeyConstraint("service", "topic"),
+)
+"""What coloc has learned of a service: `capacity`, `lead`."""
 
 batch_jobs = Table(
     "batch_jobs",
