@@ -8,16 +8,28 @@ from typing import NoReturn
 
 from coloc_cli import output, settings
 from coloc_cli.sbatch_submit import Submission, prepare
+from colocd.clock import SystemClock
 from colocd.errors import BadFile, ColocError, SlurmUnreachable
 
 HELP = """coloc sbatch: submit a batch job that coloc starts on idle GPUs and may requeue after a checkpoint.
 Every option of sbatch is taken unchanged. --signal=[B:]SIG[@SECONDS] also says how coloc asks the job to save.
 
-coloc's own options (times in seconds, or 90s, 5m, 2h):
+coloc's own options, also in the script as `#COLOC --coloc-…` lines (times in seconds, or 90s, 5m, 2h):
+      --coloc-preset=NAME     all of this for a library: `coloc presets` lists them
+      --coloc-signal=SIGNAL   what asks the program to save (else the signal in --signal)
+      --coloc-to=program|batch|steps|step:N|all   who gets it (else by the B: in --signal)
+      --coloc-checkpoint=COMMAND   a command that saves from outside
+      --coloc-ack=KIND        how the end of the save is heard: report (`coloc checkpointed --yield` in the job), exit,
+                              exit:CODE, file:PATTERN, requeue (the job requeues itself), command
+      --coloc-files=PATTERN   checkpoint files; a new complete one counts as saved
+      --coloc-resume=COMMAND  run instead of the script after a requeue, if anything was saved
+      --coloc-resume-arg=WORDS   added to the script's arguments after a requeue
       --coloc-interval=TIME   the job saves by itself this often
       --coloc-cost=TIME       how long one save takes
+      --coloc-restart=TIME    how long it takes to get going again
       --coloc-grace=TIME      time it needs after the signal (else the time in --signal)
-      --coloc-to=batch|steps|all   who gets the signal (else by the B: in --signal)
+      --coloc-deadline=TIME   when it should have ended: a date, or a time from now on
+      --coloc-class=NAME      class of batch work, where the site has some
       --coloc-dry-run         print what would be submitted, and submit nothing
 
 sbatch's own help:
@@ -30,7 +42,15 @@ def run(words: Sequence[str], environ: Mapping[str, str], *, config: str | None 
     `config`: configuration file instead of the usual one. Raises `ColocError`; returns 0 after a dry run.
     """
     table = settings.find_table(config, environ, must_open=False)
-    job = prepare(words, environ, batch_partitions(table, environ), os.getcwd(), _read_stdin)
+    job = prepare(
+        words,
+        environ,
+        batch_partitions(table, environ),
+        os.getcwd(),
+        _read_stdin,
+        now=SystemClock().now(),
+        slurm=slurm_folder(environ, table),
+    )
     for remark in job.remarks:
         output.warn(f"coloc: {output.clean(remark)}")
     if job.dry:
@@ -47,6 +67,14 @@ def batch_partitions(table: Mapping[str, object], environ: Mapping[str, str]) ->
         names = policy.get("batch_partitions") if isinstance(policy, dict) else None
         return tuple(map(str, names)) if isinstance(names, list) and names else ("batch",)
     return (environ.get("COLOC_BATCH_PARTITION") or "batch",)
+
+
+def slurm_folder(environ: Mapping[str, str], table: Mapping[str, object]) -> str:
+    """Where Slurm's commands are; `/usr/bin` when none is found here."""
+    try:
+        return os.path.dirname(os.path.abspath(find_sbatch(environ, table)))
+    except SlurmUnreachable:
+        return "/usr/bin"
 
 
 def find_sbatch(environ: Mapping[str, str], table: Mapping[str, object]) -> str:

@@ -1,45 +1,31 @@
-"""The checkpoint mark of a job that `coloc sbatch` submits: from --signal and from coloc's own options."""
-
-import math
-import re
-import signal as signals
+"""The mark of a job that `coloc sbatch` submits: what colocd has to know, at the end of the job's comment."""
 
 import msgspec
 
-from coloc_cli.sbatch_options import CommandLine
-from colocd.core.comment import SIGNALS, TARGETS, with_checkpoint
+from coloc_cli.sbatch_wishes import Wishes
+from colocd.core.comment import with_checkpoint
 from colocd.core.view import Checkpoint
 from colocd.errors import BadRequest
 
 LONGEST_COMMENT = 1024
 """Bytes of a comment that Slurm accepts."""
-_SIGNAL = re.compile(r"((?:[RB]:?){0,2})(?:SIG)?([A-Z0-9]+)(?:@([0-9]*))?\Z", re.IGNORECASE)
-_SECONDS = re.compile(r"([0-9]+(?:\.[0-9]*)?)([smhd]?)\Z")
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+ASK = "USR1"
+"""What colocd sends to the program around a wrapped script, which sends on what the job wants."""
 
 
-def checkpoint(line: CommandLine, signal: str | None) -> tuple[Checkpoint, str | None]:
-    """What the job says of its checkpoints, and a remark for the user. `signal` is the value of --signal that applies.
-
-    Raises `BadRequest` for a wrong value of one of coloc's own options; a wrong --signal is left to sbatch.
-    """
-    name, to, grace, remark = _signal(signal) if signal is not None else (None, "batch", None, None)
-    own_to = line.last("coloc-to")
-    if own_to is not None:
-        if own_to not in TARGETS:
-            raise BadRequest(f"--coloc-to={own_to} is not one of {', '.join(TARGETS)}", _HELP)
-        if name is None:
-            raise BadRequest("--coloc-to needs --signal: it says who gets the signal", _HELP)
-        to = own_to
-    own_grace = _seconds(line, "grace")
-    facts = Checkpoint(
-        signal=name,
-        to=to,
-        interval=_seconds(line, "interval"),
-        cost=_seconds(line, "cost"),
-        grace=grace if own_grace is None else own_grace,
+def mark(wishes: Wishes, *, held: bool) -> Checkpoint:
+    """The facts for colocd; `held`: the user gave a hold of their own."""
+    return Checkpoint(
+        signal=ASK if wishes.wrapped else wishes.signal,
+        to="batch" if wishes.wrapped else wishes.to,
+        interval=wishes.interval,
+        cost=wishes.cost,
+        restart=wishes.restart,
+        grace=wishes.grace,
+        deadline=wishes.deadline,
+        rank=wishes.rank,
+        hold="user" if held else None,
     )
-    return facts, remark
 
 
 def comment(users: str, facts: Checkpoint) -> str:
@@ -50,36 +36,3 @@ def comment(users: str, facts: Checkpoint) -> str:
     if over > 0:
         raise BadRequest(f"the comment is {over} bytes too long to keep coloc's mark behind it", "shorten --comment")
     return with_checkpoint(users, facts)
-
-
-_HELP = "see `coloc sbatch --help`"
-
-
-def _signal(text: str) -> tuple[str | None, str, float | None, str | None]:
-    found = _SIGNAL.match(text)
-    if found is None:
-        return None, "batch", None, None
-    flags, word, time = found.groups()
-    to = "batch" if "B" in flags.upper() else "steps"
-    name = word.upper()
-    if name.isdigit():
-        try:
-            name = signals.Signals(int(name)).name.removeprefix("SIG")
-        except ValueError:
-            name = f"number {name}"
-    if name not in SIGNALS:
-        return None, to, None, f"signal {name} cannot ask for a checkpoint, so coloc will not signal the job"
-    return name, to, float(time) if time else None, None
-
-
-def _seconds(line: CommandLine, key: str) -> float | None:
-    text = line.last(f"coloc-{key}")
-    if text is None:
-        if line.has(f"coloc-{key}"):
-            raise BadRequest(f"--coloc-{key} needs a value", _HELP)
-        return None
-    found = _SECONDS.match(text)
-    value = float(found.group(1)) * _UNITS[found.group(2)] if found else math.nan
-    if not math.isfinite(value):
-        raise BadRequest(f"--coloc-{key}={text} is not a time", "write seconds, or 90s, 5m, 2h")
-    return value

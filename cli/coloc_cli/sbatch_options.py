@@ -19,7 +19,25 @@ _NO_VALUE = """consolidate-segments contiguous exclusive external get-user-env h
 oom-kill-step overcommit oversubscribe parsable propagate quiet reboot requeue resv-ports spread-job spread-segments stepmgr
 test-only usage use-min-nodes verbose version wait"""
 """Some of these take a value after `=` (--exclusive=user); none takes the next word."""
-OWN = ("coloc-cost", "coloc-dry-run", "coloc-grace", "coloc-interval", "coloc-to")
+OWN = tuple(
+    f"coloc-{name}"
+    for name in (
+        *(
+            "ack",
+            "checkpoint",
+            "class",
+            "cost",
+            "deadline",
+            "dry-run",
+            "files",
+            "grace",
+            "interval",
+            "preset",
+            "restart",
+        ),
+        *("resume", "resume-arg", "signal", "to"),
+    )
+)
 
 TAKES_VALUE: dict[str, bool] = dict.fromkeys(_VALUE.split(), True) | dict.fromkeys(_NO_VALUE.split(), False)
 TAKES_VALUE |= {name: name != "coloc-dry-run" for name in OWN}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 MAX_SCRIPT = 1 << 24
 """Bytes read of a script; Slurm takes 4 MiB unless max_script_size says otherwise."""
 _MAGIC = "#SBATCH"
+_OWN_MAGIC = "#COLOC"
 _SPACE = " \t\n\v\f\r"
 
 
@@ -37,10 +38,19 @@ def load(path: str) -> bytes:
 
 def directives(script: bytes) -> list[list[str]]:
     """The words of each `#SBATCH` line, up to the first line that is a command."""
+    return _lines(script, _MAGIC)
+
+
+def own_directives(script: bytes) -> list[list[str]]:
+    """The words of each `#COLOC` line, up to the first line that is a command."""
+    return _lines(script, _OWN_MAGIC)
+
+
+def _lines(script: bytes, magic: str) -> list[list[str]]:
     found = []
     for line in script.decode(errors="surrogateescape").split("\n"):
-        if line.startswith(_MAGIC):
-            found.append(split(line[len(_MAGIC) :]))
+        if line.startswith(magic):
+            found.append(split(line[len(magic) :]))
         elif (bare := line.strip(_SPACE)) and not bare.startswith("#"):
             break
     return found

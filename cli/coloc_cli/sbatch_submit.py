@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from coloc_cli import sbatch_mark, sbatch_script
+from coloc_cli import sbatch_mark, sbatch_script, sbatch_wishes, sbatch_wrap
 from coloc_cli.sbatch_options import OWN, CommandLine, read
 from colocd.errors import BadRequest
 
@@ -14,9 +14,10 @@ _INFORMS = ("help", "usage", "version", "autocomplete")
 
 
 class Submission(NamedTuple):
-    """What is run: sbatch's words, its script where coloc had to read it (None: sbatch reads it itself), and remarks.
+    """What is run: sbatch's words, its script where coloc hands it over (None: sbatch reads it itself), and remarks.
 
-    `stream_at` is the place in `words` of a script that could be read only once; None: it came on stdin, or is a file.
+    `stream_at` is the place in `words` of a script that has to be handed over under a new name, because it could be read only
+    once or coloc changed it; None: it goes to stdin, or sbatch reads the file.
     `shown` is the script for --coloc-dry-run; None: --wrap, or not readable.
     """
 
@@ -35,8 +36,13 @@ def prepare(
     partitions: Sequence[str],
     folder: str,
     read_stdin: Callable[[], bytes],
+    *,
+    now: float = 0.0,
+    slurm: str = "/usr/bin",
 ) -> Submission:
     """Work out the call of sbatch. `partitions` are coloc's batch partitions; nothing is run or written.
+
+    `now`: Unix seconds, for a deadline that counts from now on; `slurm`: folder of Slurm's commands.
 
     Raises `BadRequest` for what coloc cannot take care of: heterogeneous jobs, --no-requeue, wrong options of its own.
     """
@@ -50,30 +56,50 @@ def prepare(
     if sbatch_script.is_het(lines):
         raise _het()
     inner = read([word for one in lines for word in one])
+    own = sbatch_wishes.Own(line, sbatch_script.own_directives(script) if script is not None else [])
     managed, partition, remarks = _partition(line, inner, environ, partitions)
+    wrapped: bytes | None = None
     ours: list[str] = []
     drop: tuple[str, ...] = OWN
     if managed:
         _check_requeue(line, inner, environ)
         signal = _first(line.last("signal"), environ.get("SBATCH_SIGNAL") or None, inner.last("signal"))
-        facts, remark = sbatch_mark.checkpoint(line, signal)
+        found, remark = sbatch_wishes.wishes(own, signal, now)
         remarks += [remark] if remark else []
         users = _first(line.last("comment"), inner.last("comment")) or ""
         hold = [] if line.has("test-only") else ["--hold"]
+        if found.wrapped:
+            wrapped = _wrapped(words, line, script, found, slurm)
+        facts = sbatch_mark.mark(found, held=line.has("hold") or inner.has("hold"))
         ours = [*hold, "--requeue", *partition, f"--comment={sbatch_mark.comment(users, facts)}"]
         drop += ("comment",)
         remarks += _remarks(line, environ)
-    if stream and not (line.has("job-name") or inner.has("job-name") or environ.get("SBATCH_JOB_NAME")):
-        ours.append(f"--job-name={os.path.basename(words[line.rest])}")
-    head = ["sbatch", *ours, *_theirs(words, line, drop)]
+    named = line.has("job-name") or inner.has("job-name") or bool(environ.get("SBATCH_JOB_NAME"))
+    by_wrap = wrapped is not None and line.has("wrap")
+    moved = line.rest < len(words) and (stream or wrapped is not None)
+    if not named and (moved or by_wrap):
+        ours.append(f"--job-name={'wrap' if by_wrap else os.path.basename(words[line.rest])}")
+    head = ["sbatch", *ours, *_theirs(words, line, (*drop, *(("wrap",) if by_wrap else ())))]
     return Submission(
         [*head, *words[line.end :]],
-        script=script if stream or line.rest >= len(words) else None,
-        stream_at=len(head) + line.rest - line.end if stream else None,
-        shown=script,
+        script=wrapped or (script if stream or line.rest >= len(words) else None),
+        stream_at=len(head) + line.rest - line.end if moved else None,
+        shown=wrapped or script,
         remarks=() if line.has("quiet") else tuple(remarks),
-        dry=line.has("coloc-dry-run"),
+        dry=own.flag("dry-run"),
     )
+
+
+def _wrapped(
+    words: Sequence[str], line: CommandLine, script: bytes | None, found: sbatch_wishes.Wishes, slurm: str
+) -> bytes | None:
+    """The script with the embedded program around it; None: sbatch will refuse this job, so it gets it as it is."""
+    if line.has("wrap"):
+        command = line.last("wrap")
+        script = sbatch_wrap.from_wrap(command) if command and line.rest >= len(words) else None
+    if script is None or not sbatch_wrap.acceptable(script):
+        return None
+    return sbatch_wrap.wrap(script, found, slurm)
 
 
 def _theirs(words: Sequence[str], line: CommandLine, drop: Sequence[str]) -> list[str]:
@@ -152,9 +178,7 @@ def _flag(text: str | None) -> bool:
 def _remarks(line: CommandLine, environ: Mapping[str, str]) -> list[str]:
     found = []
     if line.has("hold"):
-        found.append(
-            "every job waits on hold until coloc starts it; use `scontrol hold JOB` afterwards to keep it back"
-        )
+        found.append("the job stays on hold until you say `scontrol release JOB`; from then on coloc looks after it")
     if line.has("clusters", "cluster") or environ.get("SBATCH_CLUSTERS") or environ.get("SLURM_CLUSTERS"):
         found.append("coloc looks after this cluster only: on another one the job stays on hold")
     return found

@@ -92,9 +92,9 @@ def test_own_options(sbatch: Sbatch) -> None:
     [
         ("--coloc-interval=soon", "not a time"),
         ("--coloc-cost=-1", "not a time"),
-        ("--coloc-grace=", "not a time"),
+        ("--coloc-grace=", "needs a value"),
         ("--coloc-to=me", "batch, steps, all"),
-        ("--coloc-to=all", "needs --signal"),
+        ("--coloc-to=all", "needs a signal"),
     ],
 )
 def test_wrong_own_options(sbatch: Sbatch, word: str, text: str) -> None:

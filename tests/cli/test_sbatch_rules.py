@@ -75,7 +75,7 @@ def test_test_only_does_not_hold(sbatch: Sbatch) -> None:
 
 
 def test_users_hold_is_explained(sbatch: Sbatch) -> None:
-    assert "scontrol hold" in sbatch("-H", "--wrap=x").remarks[0]
+    assert "scontrol release" in sbatch("-H", "--wrap=x").remarks[0]
 
 
 def test_other_clusters_are_explained(sbatch: Sbatch) -> None:

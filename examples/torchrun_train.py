@@ -1,0 +1,42 @@
+"""Workers of torchrun: it hands TERM on to them and kills them 30 s later, so they save soon and end."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+STEPS = int(os.environ.get("STEPS", "600"))
+saved = Path("model.pt")
+asked = torch.zeros(1)
+signal.signal(signal.SIGTERM, lambda *_: asked.fill_(1))
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+layer = torch.nn.Linear(4, 1)
+step = 0
+if saved.exists():
+    state = torch.load(saved)
+    layer.load_state_dict(state["layer"])
+    step = state["step"]
+dist.barrier()
+print(f"rank {rank} goes on at step {step}", flush=True)
+while step < STEPS:
+    time.sleep(0.1)  # one step of work
+    step += 1
+    if rank == 0:
+        with open("journal", "a") as file:
+            file.write(f"{os.environ.get('SLURM_RESTART_COUNT', 0)} {step}\n")
+    wanted = asked.clone()
+    dist.all_reduce(wanted, dist.ReduceOp.MAX)
+    if wanted.item():
+        break
+if rank == 0:
+    torch.save({"layer": layer.state_dict(), "step": step}, "model.new")
+    Path("model.new").replace(saved)
+    if step == STEPS:
+        Path("finished").write_text(str(step))
+dist.barrier()
+dist.destroy_process_group()
