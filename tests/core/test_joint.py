@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.helpers.views import AT, batch, filled_views, replica, service, view
 
 from coloc_topology.fit import fit_table
-from coloc_topology.shape import bits, mask_of
+from coloc_topology.shape import Shape, bits, mask_of
 from colocd.core.actions import Place, encode_plan
 from colocd.core.index import PlannerIndex
 from colocd.core.plan import plan
@@ -193,3 +193,80 @@ def test_a_large_joint_request_says_that_it_gave_up() -> None:
     services = tuple(lacking(10, name, max_replicas=10) for name in ("a", "b", "c"))
     v = view(*jobs, nodes=60, services=services)
     assert any(n.subject == "coloc" and "not all tried" in n.text for n in plan(v).notes)
+
+
+def test_a_chain_of_shared_jobs_is_evicted_together() -> None:
+    """Job i is on nodes i and i+1: one of the chain alone is dear for what it gives, all of them are the cheapest plan."""
+    chain = [batch(i, {f"n{i}": 0xF0, f"n{i + 1}": 0x0F}, started=AT - 700) for i in range(1, 5)]
+    ends = [batch(10, {"n1": 0x0F}, checkpoint=None), batch(11, {"n5": 0xF0}, checkpoint=None)]
+    single = [batch(20 + i, {f"n{5 + i}": 0xFF}, started=AT - 1300) for i in range(1, 5)]
+    v = view(*chain, *ends, *single, nodes=9)
+    land = ground(v)
+    wants = [Want(service("a", gpus_per_replica=4), 4), Want(service("b", gpus_per_replica=4), 4)]
+    joint = place_all(land, wants)
+    gone = sorted(job.ref for spots in joint.spots for spot in spots for job in spot.victims)
+    assert [len(spots) for spots in joint.spots] == [4, 4]
+    assert not joint.gave_up
+    assert gone == ["1", "2", "3", "4"]
+
+
+@st.composite
+def with_chains(draw: st.DrawFn) -> View:
+    """Three small nodes in which jobs may be on two neighbouring nodes."""
+    jobs = []
+    left = {f"n{i}": list(range(4)) for i in range(1, 4)}
+    number = 1
+    for i in range(1, 4):
+        name, other = f"n{i}", f"n{i % 3 + 1}"
+        while left[name]:
+            size = min(len(left[name]), draw(st.sampled_from([1, 2, 2, 4])))
+            gpus = {name: mask_of(left[name][:size])}
+            del left[name][:size]
+            if draw(st.booleans()) and other != name and len(left[other]) >= size:
+                gpus[other] = mask_of(left[other][:size])
+                del left[other][:size]
+            age = draw(st.sampled_from([400.0, 700.0, 1500.0, 3000.0]))
+            jobs.append(batch(number, gpus, started=AT - age - number))
+            number += 1
+    nodes = view(nodes=3).nodes
+    small = Shape("small", tuple(tuple("X" if i == j else "NV4" for j in range(4)) for i in range(4)))
+    used = {n.name: 0 for n in nodes}
+    for job in jobs:
+        for name, mask in (job.gpus or {}).items():
+            used[name] |= mask
+    placed = tuple(msgspec.structs.replace(n, gpus=4, shape="small", used=used[n.name]) for n in nodes)
+    return msgspec.structs.replace(view(*jobs, nodes=3), shapes={"small": small}, nodes=placed)
+
+
+def cheapest_many(v: View, spec: ServiceSpec, many: int) -> float | None:
+    """Least cost of so many replicas by looking at all ways to pick seats: one that pays a node, others wait for what is paid."""
+    costs = ground(v).costs
+    options = seats(v, spec)
+    best: float | None = None
+    for chosen in combinations(options, many):
+        pays = [s for s in chosen if not s[2]]
+        if len({s[0] for s in pays}) < len(pays):
+            continue
+        paid = [r for s in pays for r in s[3]]
+        if len(set(paid)) < len(paid) or not all(s[3] <= set(paid) for s in chosen if s[2]):
+            continue
+        if any(a[0] == b[0] and a[1] & b[1] for a, b in combinations(chosen, 2)):
+            continue
+        cost = sum(costs[r] for r in paid)
+        best = cost if best is None or cost < best else best
+    return best
+
+
+@settings(max_examples=40, deadline=None)
+@given(with_chains(), st.sampled_from([(2, 3), (1, 2), (4, 2), (2, 2)]))
+def test_replicas_on_nodes_that_share_jobs_cost_the_least_of_all_ways(v: View, asked: tuple[int, int]) -> None:
+    size, many = asked
+    spec = service("a", gpus_per_replica=size)
+    land = ground(v)
+    joint = place_all(land, [Want(spec, many)])
+    best = cheapest_many(v, spec, many)
+    assert (best is None) == (len(joint.spots[0]) < many)
+    if best is not None:
+        gone = {job.ref for spot in joint.spots[0] for job in spot.victims}
+        assert not joint.gave_up
+        assert sum(land.costs[ref] for ref in gone) == pytest.approx(best, abs=1e-6)

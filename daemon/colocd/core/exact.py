@@ -42,6 +42,8 @@ class Clash(NamedTuple):
 
 
 Profile = dict[Vector, Option]
+Picked = tuple[int, Vector, Option]
+"""A node row, and what it does."""
 
 
 class ExactSolver:
@@ -62,7 +64,7 @@ class ExactSolver:
             for spec, members in zip(self.specs, self._allowed, strict=True)
         ]
 
-    def _fits(self, row: int, room: int) -> frozenset[Vector]:
+    def fits(self, row: int, room: int) -> frozenset[Vector]:
         """All numbers of replicas per service that sit side by side in `room`."""
         key = (row, room)
         found = self._mixes.get(key)
@@ -71,11 +73,11 @@ class ExactSolver:
             for at, search in enumerate(self._searches(row)):
                 if search is not None and search.packs(room):
                     for gpus in search.good_in(room):
-                        vectors |= {v for rest in self._fits(row, room & ~gpus) if (v := self._one_more(rest, at))}
+                        vectors |= {v for rest in self.fits(row, room & ~gpus) if (v := self.one_more(rest, at))}
             found = self._mixes[key] = frozenset(vectors)
         return found
 
-    def _one_more(self, vector: Vector, at: int) -> Vector:
+    def one_more(self, vector: Vector, at: int) -> Vector:
         """The vector with one replica more of a service; empty when that is more than wanted, or than may share a node."""
         most = min(1, self.many[at]) if self.specs[at].spread else self.many[at]
         return () if vector[at] >= most else (*vector[:at], vector[at] + 1, *vector[at + 1 :])
@@ -90,6 +92,24 @@ class ExactSolver:
             found = self._profiles[key] = self._work_out(row, name, mine)
         return found
 
+    def starts(self, row: int) -> Iterator[tuple[int, int, int, int]]:
+        """Replicas that may start on a node: service, GPUs, key, GPUs free or freed; the cheapest for each rest."""
+        land = self.land
+        if not land.open[row]:
+            return
+        free, masks, costs = land.content(row)
+        for at, search in enumerate(self._searches(row)):
+            if search is None:
+                continue
+            keys, rooms = search.with_rooms(free, masks, costs)
+            best: dict[tuple[int, int], tuple[int, int]] = {}
+            for key, gpus, room in zip(keys.tolist(), search.subs.tolist(), rooms.tolist(), strict=True):
+                known = best.get((room, room & ~gpus))
+                if key < NEVER and (known is None or key < known[0]):
+                    best[room, room & ~gpus] = (key, gpus)
+            for (room, _), (key, gpus) in best.items():
+                yield at, gpus, key, room
+
     def _work_out(self, row: int, name: str, mine: Sequence[Shared]) -> Profile:
         land = self.land
         free, masks, costs = land.content(row)
@@ -103,7 +123,7 @@ class ExactSolver:
         profile: Profile = {}
         if not musts:
             room = later | (free if land.open[row] else 0) if later else 0
-            for vector in self._fits(row, room):
+            for vector in self.fits(row, room):
                 _offer(profile, vector, Option(sum(vector), None))
         if not land.open[row]:
             return profile
@@ -118,13 +138,13 @@ class ExactSolver:
                     if left not in best or key < best[left][0]:
                         best[left] = (key, gpus)
             for left, (key, gpus) in best.items():
-                for rest in self._fits(row, left):
-                    if vector := self._one_more(rest, at):
+                for rest in self.fits(row, left):
+                    if vector := self.one_more(rest, at):
                         _offer(profile, vector, Option(key + sum(rest), (at, gpus)))
         return profile
 
     def solve(self, shared: Sequence[Shared] = ()) -> tuple[list[list[Spot]], Ground] | Clash | None:
-        """Spots per service and what is left; a clash that must be decided first; None: a shared job cannot be evicted so."""
+        """Spots and what is left; a clash that must be decided first; None: a shared job cannot be evicted so."""
         shape = tuple(many + 1 for many in self.many)
         best: Ints = np.full(shape, NEVER, dtype=np.int64)
         best[(0,) * len(shape)] = 0
@@ -149,16 +169,17 @@ class ExactSolver:
         if not len(reached):
             return None
         state = max(tuple(r) for r in reached.tolist())
-        picked: list[tuple[int, Vector, Option]] = []
+        picked: list[Picked] = []
         for row, profile, chosen in reversed(steps):
             number = int(chosen[state])
             if number >= 0:
                 vector, option = profile[number]
                 picked.append((row, vector, option))
                 state = tuple(a - b for a, b in zip(state, vector, strict=True))
-        return self._carry_out(picked)
+        return self.carry_out(picked)
 
-    def _carry_out(self, picked: list[tuple[int, Vector, Option]]) -> tuple[list[list[Spot]], Ground] | Clash | None:
+    def carry_out(self, picked: list[Picked]) -> tuple[list[list[Spot]], Ground] | Clash | None:
+        """Spots and what is left; a job that two nodes evict; None: shared jobs leave less room than was thought."""
         land = self.land.copy()
         spots: list[list[Spot]] = [[] for _ in self.specs]
         waiting: list[tuple[int, Vector]] = []
@@ -191,7 +212,7 @@ class ExactSolver:
         for at, search in enumerate(self._searches(row)):
             while search is not None and vector[at]:
                 rest = (*vector[:at], vector[at] - 1, *vector[at + 1 :])
-                gpus = next(g for g in search.good_in(room) if rest in self._fits(row, room & ~g))
+                gpus = next(g for g in search.good_in(room) if rest in self.fits(row, room & ~g))
                 yield at, gpus
                 room, vector = room & ~gpus, rest
 

@@ -114,6 +114,10 @@ class Ground:
         """GPUs of a node that come free without any further eviction."""
         return int(self.later[i])
 
+    def reachable(self, i: int) -> bool:
+        """Whether GPUs that come free on a node are of use: it is up, readable, and nobody else's reservation covers it."""
+        return bool(self._reachable[i])
+
     def holders(self, i: int, gpus: int) -> list[Job]:
         """The jobs to be evicted if a replica takes these GPUs of a node, in order of their ids."""
         taken = np.flatnonzero(self._masks[i] & ~self.free_masks[i] & gpus)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from colocd.core import frontier
 from colocd.core.exact import Clash, ExactSolver, Shared
 from colocd.core.ground import Ground
 from colocd.core.joint import Spot, allowed, open_keys, place
@@ -60,8 +61,13 @@ def place_all(land: Ground, wants: Sequence[Want]) -> Joint:
         return best._replace(gave_up=True)
     rows, all_rows = _rows(land, wants, best)
     solver = ExactSolver(land, wants, rows)
-    better, done = _improve(solver, best)
-    return better._replace(gave_up=not (all_rows and done))
+    way = frontier.solve(solver)
+    found_all = None if way is None else solver.carry_out(way)
+    if found_all is not None and not isinstance(found_all, Clash):
+        plan = Joint(tuple(tuple(s) for s in found_all[0]), found_all[1], gave_up=False)
+        return min(best, plan, key=lambda joint: joint.score)._replace(gave_up=not all_rows)
+    # Many nodes that share many jobs: which of these are shared is tried step by step, and nobody knows whether that is best.
+    return _improve(solver, best)._replace(gave_up=True)
 
 
 def _rows(land: Ground, wants: Sequence[Want], known: Joint) -> tuple[list[int], bool]:
@@ -96,8 +102,8 @@ def _beside(land: Ground, rows: Sequence[int], most: int) -> set[int]:
     return found
 
 
-def _improve(solver: ExactSolver, best: Joint) -> tuple[Joint, bool]:
-    """The best plan found by deciding step by step which jobs on several nodes are shared, and whether all steps were tried."""
+def _improve(solver: ExactSolver, best: Joint) -> Joint:
+    """The best plan found by deciding step by step which jobs on several nodes are shared."""
     work = max(1, len(solver.rows)) * math.prod(many + 1 for many in solver.many)
     most = min(MOST_TRIES, max(1, BUDGET // work))
     tried: set[frozenset[Shared]] = set()
@@ -108,7 +114,7 @@ def _improve(solver: ExactSolver, best: Joint) -> tuple[Joint, bool]:
         if frozenset(shared) in tried:
             continue
         if len(tried) >= most:
-            return best, False
+            return best
         tried.add(frozenset(shared))
         found = solver.solve(shared)
         if found is None:
@@ -122,7 +128,7 @@ def _improve(solver: ExactSolver, best: Joint) -> tuple[Joint, bool]:
             best, first = min(best, plan, key=lambda joint: joint.score), False
             known = {s.ref for s in shared}
             agenda = [(*shared, *move) for move in moves if not known & {s.ref for s in move}] + agenda
-    return best, True
+    return best
 
 
 def _moves(solver: ExactSolver) -> list[tuple[Shared, ...]]:
