@@ -35,6 +35,9 @@ have_postgres() {
 missing_packages() {   # one a line; python3-venv stands for any Python that will do
     { type -P slurmctld && type -P slurmd && type -P sbatch; } >/dev/null || echo slurm-wlm
     type -P munged >/dev/null || echo munge
+    # accounting of the test clusters
+    type -P slurmdbd >/dev/null || echo slurmdbd
+    type -P mariadbd >/dev/null || echo mariadb-server-core
     have_postgres || echo postgresql
     type -P systemd-analyze >/dev/null || echo systemd
     type -P git >/dev/null || echo git

@@ -1,7 +1,7 @@
 """How a Slurm is set up: `scontrol show config`, the federation, and what the caller may do."""
 
-import getpass
 import os
+import pwd
 import re
 
 from colocd.errors import SlurmRefused, SlurmUnreachable
@@ -31,7 +31,14 @@ def read_site(shell: Shell) -> Site:
         member = federation(shell.ask("scontrol", "show", "federation"))
     except SlurmRefused:
         member = None  # a release that no longer knows the word has none
-    return Site(settings=known, federation=member, user=getpass.getuser(), privileged=_privileged(shell, known))
+    return Site(settings=known, federation=member, user=_me(), privileged=_privileged(shell, known))
+
+
+def _me() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _privileged(shell: Shell, known: dict[str, str]) -> bool | None:
@@ -41,9 +48,8 @@ def _privileged(shell: Shell, known: dict[str, str]) -> bool | None:
         return True
     if "slurmdbd" not in known.get("AccountingStorageType", ""):
         return False
-    who = getpass.getuser()
     try:
-        said = shell.ask("sacctmgr", "-nP", "show", "user", f"name={who}", "format=AdminLevel")
+        said = shell.ask("sacctmgr", "-nP", "show", "user", f"name={_me()}", "format=AdminLevel")
     except (SlurmRefused, SlurmUnreachable):
         return None
     return _LEVELS.get(said.strip().lower(), False)

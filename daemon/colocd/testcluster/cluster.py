@@ -13,7 +13,7 @@ import msgspec
 
 from colocd.clock import Clock, SystemClock
 from colocd.errors import ColocError
-from colocd.testcluster import place, ports, processes
+from colocd.testcluster import accounting, place, ports, processes
 from colocd.testcluster.daemons import COMMAND_TIMEOUT, Daemons
 from colocd.testcluster.spec import Spec, release_of
 
@@ -134,7 +134,7 @@ class PrivateCluster:
     def _start(self) -> None:
         self.spec = msgspec.structs.replace(self.spec, user=_user(), base=place.short(self.directory))
         place.save(self.directory, self.spec)
-        port = ports.reserve(self.directory, self.spec.nodes + 1)
+        port = ports.reserve(self.directory, self.spec.nodes + 3)
         self.spec = msgspec.structs.replace(self.spec, port=port)
         place.save(self.directory, self.spec)
         place.write(self.directory, self.spec)
@@ -143,7 +143,10 @@ class PrivateCluster:
         )
         place.save(self.directory, self.spec)
         place.write(self.directory, self.spec)
-        for name in ("munge", "slurmctld", *(f"slurmd-{node}" for node in self.spec.names)):
+        self.daemons.start("munge")
+        if self.spec.accounting:
+            accounting.start(self.spec, self.environment, self.clock)
+        for name in ("slurmctld", *(f"slurmd-{node}" for node in self.spec.names)):
             self.daemons.start(name)
         self._wait_nodes(self.spec.names, r"idle")
 

@@ -56,7 +56,7 @@ def _free(port: int) -> bool:
 def reserve(directory: Path, count: int) -> int:
     """Reserve `count` consecutive ports for the existing `directory` and return the first. Raises `ColocError`."""
     if count > BLOCK:
-        raise ColocError(f"a test cluster has at most {BLOCK - 1} nodes", hint="ask for fewer nodes")
+        raise ColocError(f"a test cluster has at most {BLOCK - 3} nodes", hint="ask for fewer nodes")
     folder = _folder()
     with _only_one(folder):
         first = _take(folder, directory, count)

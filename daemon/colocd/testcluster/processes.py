@@ -68,9 +68,11 @@ def of_cluster(base: str, node: str | None = None) -> dict[int, Process]:
     def member(process: Process) -> bool:
         words = " ".join(process.argv)
         name = os.path.basename(process.argv[0]) if process.argv else ""
-        if name in ("slurmctld", "slurmd", "munged"):
+        if name in ("slurmctld", "slurmd", "munged", "mariadbd"):
             mine = f"{base}/" in words
             return mine and (node is None or process.argv[-2:] == ("-N", node))
+        if name == "slurmdbd":  # it takes no file, only the environment
+            return node is None and conf in process.environ
         if conf not in process.environ:
             return False
         if words.startswith("slurmstepd: "):

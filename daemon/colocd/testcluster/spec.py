@@ -18,10 +18,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     `base` is the path that stands in Slurm's files: the directory itself, or a short link to it. `port` is slurmctld's;
     node k listens on `port + k`. `bin_dir`: where the commands are; `root`: a folder with a whole system to chroot into.
-    `shards`: of all GPUs of a node together. `settings`: further lines of slurm.conf; `files`: further files beside
-    it; `partitions`: each one's line without `PartitionName=` and `Nodes=`. `loopback`: the address of this host's
-    own name, if that is a loopback address: the daemons can only be told to listen on that name. Otherwise they
-    listen on all addresses, and the cluster's own munge key keeps strangers out.
+    `accounting`: with slurmdbd and a MariaDB of its own. `shards`: of all GPUs of a node together. `settings`:
+    further lines of slurm.conf; `files`: further files beside it; `partitions`: each one's line without
+    `PartitionName=` and `Nodes=`. `loopback`: the address of this host's own name, if that is a loopback address:
+    the daemons can only be told to listen on that name. Otherwise they listen on all addresses, and the cluster's
+    own munge key keeps strangers out.
     """
 
     base: str
@@ -36,6 +37,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     kill_wait: int = 5
     preempt: bool = False
     shards: int = 0
+    accounting: bool = False
     settings: tuple[str, ...] = ()
     files: dict[str, str] = msgspec.field(default_factory=dict)
     partitions: tuple[str, ...] = PARTITIONS
@@ -123,11 +125,26 @@ def slurm_conf(spec: Spec) -> str:
         f"KillWait={spec.kill_wait}",
         "SchedulerParameters=batch_sched_delay=0,bf_interval=2,sched_interval=2,sched_min_interval=100000",
         *preempt,
+        *_accounting(spec),
         *spec.settings,
         node_line,
         *(f"PartitionName={line} Nodes={nodes}" for line in spec.partitions),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _accounting(spec: Spec) -> list[str]:
+    if not spec.accounting:
+        return []
+    return [
+        "AccountingStorageType=accounting_storage/slurmdbd",
+        "AccountingStorageHost=127.0.0.1",
+        f"AccountingStoragePort={spec.port + spec.nodes + 1}",
+        # with munge this is where its socket is
+        f"AccountingStoragePass={spec.base}/run/munge.sock",
+        "AccountingStorageTRES=gres/gpu",
+        "AccountingStorageEnforce=associations,limits,qos",
+    ]
 
 
 def gres_conf(spec: Spec) -> str:
