@@ -138,6 +138,8 @@ class Observer:
             value = reading.value if reading is not None else None
             self._traces.add(name, spec.season, now, value)
             samples.append(LoadSample(service=name, at=now, value=value))
+            parts = loads[name].parts
+            samples += [LoadSample(service=f"{name}:{part}", at=now, value=found) for part, found in parts.items()]
         for gone in self._traces.keep(specs):
             self._loads.forget(gone)
         self._store.add_load(samples)

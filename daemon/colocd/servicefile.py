@@ -16,7 +16,7 @@ import msgspec
 from colocd.core.service import Measure, ServiceSpec
 from colocd.errors import BadFile
 from colocd.sbatch_options import option_reason, script_reason
-from colocd.telemetry.serving import SERVERS, measures
+from colocd.telemetry.names import SERVERS, measures, selector
 from colocd.toml import Document
 from colocd.units import LONG, Rule, duration, one_line
 
@@ -89,6 +89,15 @@ def _script_file(value: str) -> str | None:
     return None
 
 
+def _series(mapping: dict[str, str]) -> str | None:
+    try:
+        for fact, text in mapping.items():
+            selector(fact, text)
+    except ValueError as wrong:
+        return f"is refused: {wrong}"
+    return None
+
+
 _SIZE = 1e12
 
 RULES: dict[str, Rule] = {
@@ -105,6 +114,7 @@ RULES: dict[str, Rule] = {
     "load.server": Rule(
         check=lambda value: None if value in SERVERS else f"must be one of {', '.join(SERVERS)}, not {value!r:.60}"
     ),
+    "load.series": Rule(check=_series),
     "link_level": Rule(),
     "mode": Rule(),
     "min_replicas": Rule(low=0, high=4096),
@@ -191,7 +201,7 @@ def _conflicts(spec: ServiceSpec) -> Iterable[tuple[tuple[str, ...], str]]:
         yield ("min_replicas",), f"must not be above max_replicas ({spec.min_replicas} > {spec.max_replicas})"
     if spec.port_base + spec.max_replicas > 65535:
         yield ("port_base",), f"is too high: port_base + max_replicas ({spec.max_replicas}) must not be above 65535"
-    able = measures(spec.load.server)
+    able = measures(spec.load.server, spec.load.series)
     if spec.load.measure not in able:
         others = ", ".join(measure.value for measure in Measure if measure in able)
         yield (

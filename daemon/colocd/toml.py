@@ -102,6 +102,10 @@ class Document:
             item = typing.get_args(inner)[0]
             built = tuple(self._value(one, item, rules, (*path, index)) for index, one in enumerate(data))
             return msgspec.UNSET if any(one is msgspec.UNSET for one in built) else self._ruled(built, rule, path)
+        if typing.get_origin(inner) is dict and isinstance(data, dict):
+            item = typing.get_args(inner)[1]
+            table = {name: self._value(one, item, rules, (*path, name)) for name, one in data.items()}
+            return msgspec.UNSET if msgspec.UNSET in table.values() else self._ruled(table, rule, path)
         if rule.unit == "seconds" and isinstance(data, str):
             try:
                 data = seconds(data)

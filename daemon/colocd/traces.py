@@ -22,7 +22,7 @@ class Trace:
         self._sum, self._known = 0.0, 0
 
     def add(self, at: float, value: float | None, weight: int = 1) -> None:
-        """Take a sample (or the mean of `weight` samples) over; one that is not newer than the last bucket's begin is left out (the clock went back)."""
+        """Take a sample (or the mean of `weight` samples) over; one from before the last bucket is left out."""
         start = at - at % self.width
         if self.samples and start < self.samples[-1][0]:
             return

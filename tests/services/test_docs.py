@@ -12,7 +12,7 @@ from tools import gen_docs
 from colocd.config import RULES, Config, check_config, parse_config
 from colocd.core.service import ServiceSpec
 from colocd.servicefile import parse_service, service_warnings
-from colocd.telemetry.serving import FACTS, SERVERS
+from colocd.telemetry.names import CUSTOM, FACTS, SERVERS, SPREADS
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,16 +89,20 @@ def test_the_metrics_page_names_every_series() -> None:
     table = {
         cells[0].strip(): [cell.strip() for cell in cells[1:]]
         for cells in (
-            line.strip("|").split("|") for line in text.splitlines() if line.startswith("|") and "---" not in line
+            line.strip("|").split("|")
+            for line in text.partition("\n## ")[0].splitlines()
+            if line.startswith("|") and "---" not in line
         )
     }
     servers = [cell.strip("`") for cell in table.pop("fact")]
-    assert set(servers) == set(SERVERS)
-    assert tuple(table) == FACTS
+    assert set(servers) == set(SERVERS) - {CUSTOM}
+    assert tuple(table) == (*FACTS, *SPREADS)
     for fact, cells in table.items():
         for server, cell in zip(servers, cells, strict=True):
             shown = [
-                source.name + "".join(f'{{{name}="{value}"}}' for name, value in source.labels)
+                source.name
+                + "".join(f'{{{name}="{value}"}}' for name, value in source.labels)
+                + (f" ({' * '.join(source.product)})" if source.product else "")
                 for source in SERVERS[server].get(fact, ())
             ]
             assert cell == ", ".join(f"`{name}`" for name in shown)

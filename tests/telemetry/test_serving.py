@@ -1,14 +1,26 @@
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from colocd.core.service import Measure
-from colocd.telemetry.serving import FACTS, SERVERS, ServingSample, measures, parse_serving
+from colocd.telemetry.names import FACTS, SERVERS, SPREADS, measures, selector
+from colocd.telemetry.serving import ServingSample, parse_serving
+from colocd.telemetry.spread import Spread
 
 VLLM = (Path(__file__).parent / "data" / "vllm-0.32.0.prom").read_text()
+BASIC = (
+    "running",
+    "waiting",
+    "waiting_capacity",
+    "kv_use",
+    "prompt_tokens_total",
+    "generation_tokens_total",
+    "preemptions_total",
+)
 Q = 'vllm:num_requests_waiting{engine="0"} 3\n'
 
 
@@ -18,7 +30,13 @@ def known(sample: ServingSample) -> dict[str, float]:
 
 def test_a_real_vllm() -> None:
     sample = parse_serving(VLLM, "vllm", at=5.0, tick=7.0)
-    assert sample == ServingSample(
+    for spread, count in ((sample.ttft, 7), (sample.itl, 249), (sample.prompt_lengths, 7), (sample.output_lengths, 7)):
+        assert spread is not None
+        assert spread.total == count
+    assert 0.01 < (sample.ttft.quantile(0.5) if sample.ttft else 0) < 0.1
+    assert {name for name in SPREADS if getattr(sample, name) is None} == set()
+    bare = msgspec.structs.replace(sample, **dict.fromkeys(SPREADS))
+    assert bare == ServingSample(
         running=0.0,
         waiting=0.0,
         waiting_capacity=0.0,
@@ -26,6 +44,10 @@ def test_a_real_vllm() -> None:
         prompt_tokens_total=143.0,
         generation_tokens_total=256.0,
         preemptions_total=0.0,
+        kv_tokens=float(1 << 20),
+        requests_total=7.0,
+        prefix_queries_total=143.0,
+        prefix_hits_total=0.0,
         at=5.0,
         tick=7.0,
     )
@@ -112,8 +134,8 @@ def test_a_longer_name_is_another_series() -> None:
 )
 def test_other_servers(server: str, text: str, facts: tuple[float | None, ...]) -> None:
     sample = parse_serving(text, server)
-    assert tuple(getattr(sample, fact) for fact in FACTS) == facts
-    assert set(sample.reasons) == {fact for fact, value in zip(FACTS, facts, strict=True) if value is None}
+    assert tuple(getattr(sample, fact) for fact in BASIC) == facts
+    assert set(sample.reasons) & set(BASIC) == {fact for fact, value in zip(BASIC, facts, strict=True) if value is None}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +181,7 @@ def test_a_spoilt_fact_is_unknown_and_spoils_no_other(line: str, reason: str) ->
 def test_a_spoilt_answer_tells_nothing(text: str, reason: str) -> None:
     sample = parse_serving(text, "vllm")
     assert known(sample) == {}
-    assert set(sample.reasons) == set(FACTS)
+    assert set(sample.reasons) == {*FACTS, *SPREADS}
     assert all(reason in said for said in sample.reasons.values())
 
 
@@ -176,6 +198,8 @@ def test_open_metrics_and_windows_line_ends() -> None:
 def test_what_servers_can_measure() -> None:
     assert measures("vllm") == frozenset(Measure)
     assert measures("triton") == {Measure.CONCURRENCY}
+    assert measures("custom") == frozenset()
+    assert measures("custom", {"generation_tokens_total": "x"}) == {Measure.GENERATED}
 
 
 pieces = st.sampled_from(
@@ -188,6 +212,7 @@ pieces = st.sampled_from(
 )
 def test_any_text_gives_a_sample(text: str, server: str) -> None:
     sample = parse_serving(text, server)
+    assert all((getattr(sample, fact) is None) == (fact in sample.reasons) for fact in SPREADS)
     for fact in FACTS:
         value = getattr(sample, fact)
         assert (value is None) == (fact in sample.reasons)
@@ -198,3 +223,76 @@ def test_any_text_gives_a_sample(text: str, server: str) -> None:
 def test_a_damaged_scrape_never_invents_load(start: int, length: int, patch: str) -> None:
     sample = parse_serving(VLLM[:start] + patch + VLLM[start + length :], "vllm")
     assert sample.running is None or sample.running >= 0
+
+
+HISTOGRAM = (
+    "# TYPE vllm:time_to_first_token_seconds histogram\n"
+    'vllm:time_to_first_token_seconds_bucket{engine="0",le="0.1"} 2\n'
+    'vllm:time_to_first_token_seconds_bucket{engine="0",le="0.5"} 8\n'
+    'vllm:time_to_first_token_seconds_bucket{engine="0",le="+Inf"} 10\nvllm:time_to_first_token_seconds_sum{engine="0"} 5\n'
+)
+
+
+def test_histograms_are_added_over_engines_and_give_quantiles() -> None:
+    two = HISTOGRAM + "".join(f"{x}\n" for x in HISTOGRAM.replace('"0"', '"1"').split("\n")[1:] if x)
+    spread = parse_serving(two, "vllm").ttft
+    assert spread is not None
+    assert (spread.total, spread.counts) == (20.0, (4.0, 16.0, 20.0))
+    assert spread.quantile(0.2) == pytest.approx(0.1)
+    assert spread.quantile(0.5) == pytest.approx(0.3)
+    assert spread.quantile(0.99) == 0.5, "beyond the last bound nothing is known"
+    assert Spread(spread.bounds, (0.0, 0.0, 0.0)).quantile(0.5) is None
+    older = Spread(spread.bounds, (4.0, 6.0, 6.0))
+    assert spread.since(older) == Spread(spread.bounds, (0.0, 10.0, 14.0))
+    assert older.since(spread) is None, "it was started again"
+    assert sum(share for _, share in spread.shares()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (HISTOGRAM.replace(" 8\n", " 1\n"), "do not grow"),
+        (HISTOGRAM.replace('"+Inf"', '"9"'), "no bucket"),
+        (HISTOGRAM.replace('"0.1"', '"x"'), "no number"),
+        (HISTOGRAM.replace(" 8\n", " NaN\n"), "is nan"),
+        (HISTOGRAM.replace("histogram", "gauge"), "is a gauge"),
+        (HISTOGRAM + 'vllm:time_to_first_token_seconds_bucket{engine="1",le="+Inf"} 1\n', "different buckets"),
+    ],
+)
+def test_a_broken_histogram_is_unknown(text: str, reason: str) -> None:
+    sample = parse_serving(text + Q, "vllm")
+    assert sample.ttft is None
+    assert reason in sample.reasons["ttft"]
+    assert sample.waiting == 3.0
+
+
+def test_a_value_with_an_old_time_of_its_own_is_unknown() -> None:
+    now = 1_760_000_000.0
+    for age, known_ in ((10, True), (300, False)):
+        for stamp in (f"{(now - age) * 1000:.0f}", f"{now - age:.0f}"):
+            sample = parse_serving(f"vllm:num_requests_running 5 {stamp}\n", "vllm", at=now)
+            assert (sample.running is not None) == known_
+    assert "carries a time 300 s ago" in sample.reasons["running"]
+
+
+def test_more_requests_than_a_server_can_hold_are_not_believed() -> None:
+    assert "more than one server" in parse_serving("vllm:num_requests_running 2e6\n", "vllm").reasons["running"]
+
+
+def test_names_of_the_service_file_come_first() -> None:
+    series = {"running": 'my_requests{state="run"}', "waiting": "my_queue", "ttft": "my_ttft_seconds"}
+    text = 'my_requests{state="run"} 4\nmy_requests{state="idle"} 9\nmy_queue 2\nvllm:num_requests_running 7\n'
+    sample = parse_serving(text, "custom", series=series)
+    assert (sample.running, sample.waiting) == (4.0, 2.0)
+    assert "my_ttft_seconds is not in the answer" in sample.reasons["ttft"]
+    assert parse_serving(text, "vllm", series=series).running == 4.0
+    assert parse_serving(Q + "vllm:num_requests_running 7\n", "vllm", series=series).running == 7.0
+    for fact, name in (("runing", "x"), ("running", "a b"), ("running", "a{b=c}"), ("running", "")):
+        with pytest.raises(ValueError, match=r"not a fact|name of a series"):
+            selector(fact, name)
+
+
+def test_the_size_of_the_kv_cache() -> None:
+    text = 'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="1000"} 1\n'
+    assert parse_serving(text, "vllm").kv_tokens == 16000.0
+    assert "no number" in parse_serving(text.replace("1000", "None"), "vllm").reasons["kv_tokens"]

@@ -25,7 +25,9 @@ class Measure(StrEnum):
     TOKENS = "tokens_per_s"
     """Prompt and generated tokens per second."""
     GENERATED = "generation_tokens_per_s"
-    """Generated tokens per second."""
+    """Generated tokens per second: what loads a decode group."""
+    PROMPT = "prompt_tokens_per_s"
+    """Prompt tokens per second: what loads a prefill group."""
 
 
 class Closeness(StrEnum):
@@ -60,6 +62,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     measure: Measure = Measure.CONCURRENCY
     server: str = "vllm"
+    series: dict[str, str] = msgspec.field(default_factory=dict)
+    """Fact to the name of the series that tells it; comes before the server's own names."""
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,11 +18,12 @@ _Ask = Callable[[httpx.AsyncClient, str], Coroutine[Any, Any, A]]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One endpoint to read: `key` is the caller's own, `server` a key of `colocd.telemetry.serving.SERVERS`."""
+    """One endpoint to read: `key` is the caller's own, `server` a key of `colocd.telemetry.names.SERVERS`, `series` own names."""
 
     key: Any
     url: str
     server: str
+    series: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -72,7 +73,7 @@ class Scraper:
         return {
             target.key: Failure(str(answer), self._clock.now())
             if isinstance(answer, Exception)
-            else parse_serving(answer.text, target.server, at=answer.at, tick=answer.tick)
+            else parse_serving(answer.text, target.server, series=target.series, at=answer.at, tick=answer.tick)
             for target, answer in zip(targets, answers, strict=True)
         }
 

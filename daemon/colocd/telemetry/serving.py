@@ -1,143 +1,100 @@
 """Prometheus text of the LLM servers in use, turned into one `ServingSample`. Pure: no I/O, no clock.
 
-What is not there, not a number or not credible is None and says why in `reasons`; nothing is ever guessed to be 0.
+What is not there, not a number, not credible or too old is None and says why in `reasons`; nothing is ever guessed to be 0.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from colocd.core.service import Measure
+from colocd.telemetry.names import FACTS, SERVERS, SPREADS, Source, measures, sources
+from colocd.telemetry.spread import Spread, spread_of
+
+__all__ = ["BODY_LIMIT", "FACTS", "SERVERS", "SPREADS", "ServingSample", "measures", "parse_serving"]
 
 BODY_LIMIT = 4 << 20
 """Longest text that is read, in characters."""
+STALE = 60.0
+"""Seconds after which a value that carries a time of its own is too old."""
 
 
 class ServingSample(msgspec.Struct, frozen=True, kw_only=True):
     """One scrape of one server, summed over its engines and models. None: not told; `reasons` says why, by fact.
 
     `running`, `waiting` are requests; `waiting_capacity` those that wait because the server is full. `kv_use` is 0..1 of the
-    fullest engine. `*_total` count since the server's start. `at` is Unix seconds, `tick` monotonic seconds of the reading.
+    fullest engine, `kv_tokens` how many tokens the KV cache holds. `*_total` count since the server's start; `requests_total`
+    those that have ended. Histograms (seconds, or tokens of ended requests) count since then, too. `at` is Unix seconds, `tick`
+    monotonic seconds of the reading.
     """
 
     running: float | None = None
     waiting: float | None = None
     waiting_capacity: float | None = None
     kv_use: float | None = None
+    kv_tokens: float | None = None
     prompt_tokens_total: float | None = None
     generation_tokens_total: float | None = None
     preemptions_total: float | None = None
+    requests_total: float | None = None
+    prefix_queries_total: float | None = None
+    prefix_hits_total: float | None = None
+    ttft: Spread | None = None
+    itl: Spread | None = None
+    prompt_lengths: Spread | None = None
+    output_lengths: Spread | None = None
     reasons: Mapping[str, str] = msgspec.field(default_factory=dict)
     at: float | None = None
     tick: float | None = None
 
 
-class Source(msgspec.Struct, frozen=True):
-    """Where one fact stands: series `name` with these label values. `type` is the family's declared type."""
-
-    name: str
-    labels: tuple[tuple[str, str], ...] = ()
-    type: str = "gauge"
-
-
-FACTS = tuple(name for name in ServingSample.__struct_fields__ if name not in ("reasons", "at", "tick"))
-
-
-def _gauge(name: str, **labels: str) -> Source:
-    return Source(name, tuple(labels.items()))
-
-
-def _count(name: str, type_: str = "counter") -> Source:
-    return Source(name, (), type_)
-
-
-SERVERS: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
-    "vllm": {
-        "running": (_gauge("vllm:num_requests_running"),),
-        "waiting": (_gauge("vllm:num_requests_waiting"),),
-        "waiting_capacity": (_gauge("vllm:num_requests_waiting_by_reason", reason="capacity"),),
-        "kv_use": (_gauge("vllm:kv_cache_usage_perc"), _gauge("vllm:gpu_cache_usage_perc")),
-        "prompt_tokens_total": (_count("vllm:prompt_tokens_total"),),
-        "generation_tokens_total": (_count("vllm:generation_tokens_total"),),
-        "preemptions_total": (_count("vllm:num_preemptions_total"),),
-    },
-    "sglang": {
-        "running": (_gauge("sglang:num_running_reqs"),),
-        "waiting": (_gauge("sglang:num_queue_reqs"),),
-        "kv_use": (_gauge("sglang:token_usage"),),
-        "prompt_tokens_total": (_count("sglang:prompt_tokens_total"),),
-        "generation_tokens_total": (_count("sglang:generation_tokens_total"),),
-        "preemptions_total": (_count("sglang:num_retracted_requests_total"),),
-    },
-    "trtllm": {
-        "running": (_gauge("trtllm_num_requests_running"),),
-        "waiting": (_gauge("trtllm_num_requests_waiting"),),
-        "kv_use": (_gauge("trtllm_kv_cache_utilization"),),
-        "prompt_tokens_total": (_count("trtllm_prompt_tokens_total"),),
-        "generation_tokens_total": (_count("trtllm_generation_tokens_total"),),
-    },
-    "triton": {
-        "running": (_gauge("nv_trt_llm_request_metrics", request_type="scheduled"),),
-        "waiting": (_gauge("nv_trt_llm_request_metrics", request_type="waiting"),),
-        "kv_use": (_gauge("nv_trt_llm_kv_cache_block_metrics", kv_cache_block_type="fraction"),),
-    },
-    "tgi": {
-        "running": (_gauge("tgi_batch_current_size"),),
-        "waiting": (_gauge("tgi_queue_size"),),
-        "prompt_tokens_total": (_count("tgi_request_input_length_sum", "histogram"),),
-        "generation_tokens_total": (_count("tgi_request_generated_tokens_sum", "histogram"),),
-    },
-    "llamacpp": {
-        "running": (_gauge("llamacpp:requests_processing"),),
-        "waiting": (_gauge("llamacpp:requests_deferred"),),
-        "kv_use": (_gauge("llamacpp:kv_cache_usage_ratio"),),
-        "prompt_tokens_total": (_count("llamacpp:prompt_tokens_total"),),
-        "generation_tokens_total": (_count("llamacpp:tokens_predicted_total"),),
-    },
-}
-"""Per server and fact the series to read: the first one that is there counts (current name first, older ones after it)."""
-
 _MOST_SERIES = 4096
 _MOST = 1e18
 """More of anything than a server can count in a lifetime."""
+_MOST_REQUESTS = 1e6
+"""More requests at once than one server can hold."""
+_LIMITS = dict.fromkeys(("running", "waiting", "waiting_capacity"), _MOST_REQUESTS)
 
 _SAME = frozenset({"tp_rank"})
 """Labels of workers that all tell the same number (SGLang with metrics of all schedulers): the largest counts, not the sum."""
 
 
-def measures(server: str) -> frozenset[Measure]:
-    """Load measures that a server's metrics can give."""
-    facts = SERVERS[server].keys()
-    able = set()
-    if {"running", "waiting"} <= facts:
-        able.add(Measure.CONCURRENCY)
-    if "generation_tokens_total" in facts:
-        able.add(Measure.GENERATED)
-        if "prompt_tokens_total" in facts:
-            able.add(Measure.TOKENS)
-    return frozenset(able)
+def parse_serving(
+    text: str,
+    server: str,
+    *,
+    series: Mapping[str, str] | None = None,
+    at: float | None = None,
+    tick: float | None = None,
+) -> ServingSample:
+    """Read a server's Prometheus text; never raises for bad text. `server` is a key of `SERVERS`.
 
-
-def parse_serving(text: str, server: str, *, at: float | None = None, tick: float | None = None) -> ServingSample:
-    """Read a server's Prometheus text; never raises for bad text. `server` is a key of `SERVERS`."""
-    wanted = SERVERS[server]
+    `series`: names of the service file's own, per fact. `at`: when it was read, to tell values with an old time of their own.
+    """
+    wanted = sources(server, series or {})
     spoilt = _spoilt(text)
     if spoilt is not None:
-        return ServingSample(reasons=dict.fromkeys(FACTS, spoilt), at=at, tick=tick)
-    series = _collect(text, {source.name for sources in wanted.values() for source in sources})
+        return ServingSample(reasons=dict.fromkeys((*FACTS, *SPREADS), spoilt), at=at, tick=tick)
+    buckets = {f"{s.name}_bucket" for name in SPREADS for s in wanted.get(name, ())}
+    names = {s.name for fact in FACTS for s in wanted.get(fact, ())}
+    found = _collect(text, names | buckets)
     values: dict[str, float] = {}
+    spreads: dict[str, Spread] = {}
     reasons: dict[str, str] = {}
-    for fact in FACTS:
+    for fact in (*FACTS, *SPREADS):
         if fact not in wanted:
             reasons[fact] = f"{server} does not tell it"
             continue
         try:
-            values[fact] = _read(series, wanted[fact], largest=fact == "kv_use")
+            if fact in SPREADS:
+                spreads[fact] = _read_spread(found, wanted[fact], at)
+            else:
+                values[fact] = _read(found, wanted[fact], fact, at)
         except ValueError as wrong:
             reasons[fact] = str(wrong)
-    return ServingSample(**values, reasons=reasons, at=at, tick=tick)
+    return ServingSample(**values, **spreads, reasons=reasons, at=at, tick=tick)
 
 
 class _Series:
@@ -178,7 +135,7 @@ def _collect(text: str, names: set[str]) -> dict[str, _Series]:
         if name in names:
             found.setdefault(name, _Series()).lines.append(line.rstrip("\r"))
     for name, series in found.items():
-        bases = (name, name.removesuffix("_total"), name.removesuffix("_sum"))
+        bases = (name, *(name.removesuffix(end) for end in ("_total", "_sum", "_bucket")))
         series.type = next((families[base] for base in bases if base in families), None)
     return found
 
@@ -188,54 +145,112 @@ def _name_end(line: str) -> int:
     return min(ends, default=len(line))
 
 
-def _read(series: Mapping[str, _Series], sources: Iterable[Source], *, largest: bool) -> float:
+def _read(series: Mapping[str, _Series], wanted: Iterable[Source], fact: str, at: float | None) -> float:
     """Sum (or largest) of the first source that is there; raises ValueError with the reason."""
-    for source in sources:
-        lines = series.get(source.name)
-        if lines is None:
-            continue
-        values = _values(lines.lines, source)
+    largest = fact == "kv_use"
+    for source in wanted:
+        found = _values(series.get(source.name), source, at)
+        values = [value for by_bound in found.values() for value in by_bound.values()]
         if not values:
             continue
-        if lines.type not in (None, "untyped", "unknown", source.type):
-            raise ValueError(f"{source.name} is a {lines.type:.20}, not a {source.type}")
         total = max(values) if largest else math.fsum(values)
         if largest and total > 1.01:
             raise ValueError(f"{source.name} is {total:g}, but a share is at most 1")
+        if total > _LIMITS.get(fact, math.inf):
+            raise ValueError(f"{source.name} is {total:g}, more than one server can hold")
         return min(total, 1.0) if largest else total
-    raise ValueError(f"{' and '.join(_shown(source) for source in sources)} is not in the answer")
+    raise _missing(wanted)
 
 
-def _values(lines: Sequence[str], source: Source) -> list[float]:
-    values: dict[frozenset[tuple[str, str]], float] = {}
+def _read_spread(series: Mapping[str, _Series], wanted: Iterable[Source], at: float | None) -> Spread:
+    """Sum over engines of the first histogram that is there; raises ValueError with the reason."""
+    for source in wanted:
+        buckets = Source(f"{source.name}_bucket", source.labels, source.type)
+        found = _values(series.get(buckets.name), buckets, at)
+        if not found:
+            continue
+        if len({frozenset(by_bound) for by_bound in found.values()}) > 1:
+            raise ValueError(f"{source.name} has engines with different buckets")
+        counts = {bound: math.fsum(one[bound] for one in found.values()) for bound in next(iter(found.values()))}
+        try:
+            return spread_of(counts)
+        except ValueError as wrong:
+            raise ValueError(f"{source.name} {wrong}") from None
+    raise _missing(wanted)
+
+
+def _missing(wanted: Iterable[Source]) -> ValueError:
+    return ValueError(f"{' and '.join(_shown(source) for source in wanted)} is not in the answer")
+
+
+def _values(
+    series: _Series | None, source: Source, at: float | None
+) -> dict[frozenset[tuple[str, str]], dict[str, float]]:
+    """Values by labels (without `le`), then by `le`; empty: the source is not there."""
+    values: dict[frozenset[tuple[str, str]], dict[str, float]] = {}
     seen: set[frozenset[tuple[str, str]]] = set()
-    if len(lines) > _MOST_SERIES:
-        raise ValueError(f"{source.name} has {len(lines)} series, more than can be meant")
-    for line in lines:
-        labels, value = _sample(line, source.name)
+    if series is None:
+        return values
+    if len(series.lines) > _MOST_SERIES:
+        raise ValueError(f"{source.name} has {len(series.lines)} series, more than can be meant")
+    for line in series.lines:
+        labels, value, time = _sample(line, source.name)
         if any(labels.get(name) != wanted for name, wanted in source.labels):
+            continue
+        if any(name not in labels for name in source.product):
             continue
         if not 0 <= value <= _MOST:  # NaN is not, either
             raise ValueError(f"{source.name} is {value:g}")
+        if source.product:
+            value = _product(labels, source)
+        if time is not None and at is not None and at - time > STALE:
+            raise ValueError(f"{source.name} carries a time {at - time:.0f} s ago")
         key = frozenset(labels.items())
         if key in seen:
             raise ValueError(f"{source.name} is there twice with the same labels")
         seen.add(key)
-        group = frozenset(pair for pair in key if pair[0] not in _SAME)
-        values[group] = max(value, values.get(group, 0.0))
-    return list(values.values())
+        bound = labels.get("le", "")
+        group = frozenset(pair for pair in key if pair[0] not in _SAME and pair[0] != "le")
+        by_bound = values.setdefault(group, {})
+        by_bound[bound] = max(value, by_bound.get(bound, 0.0))
+    if values and series.type not in (None, "untyped", "unknown", source.type):
+        raise ValueError(f"{source.name} is a {series.type:.20}, not a {source.type}")
+    return values
 
 
-def _sample(line: str, name: str) -> tuple[dict[str, str], float]:
-    """Labels and value of one line, by prometheus_client's parser: one bad line must not spoil the others."""
+def _product(labels: Mapping[str, str], source: Source) -> float:
+    told = [labels.get(name, "") for name in source.product]
+    if not all(text.isascii() and text.isdigit() and len(text) < 16 for text in told):
+        raise ValueError(f"{source.name} has no number as {' or '.join(source.product)}")
+    return float(math.prod(int(text) for text in told))
+
+
+_PLAIN = re.compile(
+    r'[A-Za-z_:][\w:]*(?:\{((?:[A-Za-z_]\w*="[^"\\]*",?)*)\})? ([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)'
+)
+_LABEL = re.compile(r'([A-Za-z_]\w*)="([^"\\]*)"')
+
+
+def _sample(line: str, name: str) -> tuple[dict[str, str], float, float | None]:
+    """Labels, value and time (Unix seconds; None: it carries none) of one line: one bad line must not spoil the others."""
+    plain = _PLAIN.fullmatch(line)
+    if plain is not None:
+        pairs = _LABEL.findall(plain[1] or "")
+        labels = dict(pairs)
+        if len(labels) == len(pairs):
+            return labels, float(plain[2]), None
     try:
         (family,) = text_string_to_metric_families(line + "\n")
         (sample,) = family.samples
-        return dict(sample.labels), float(sample.value)
+        time = None if sample.timestamp is None else float(sample.timestamp)
+        # Prometheus writes milliseconds, which the parser expects; OpenMetrics writes seconds.
+        time = time * 1000 if time is not None and time < 1e8 else time
+        return dict(sample.labels), float(sample.value), time
     except Exception:  # the parser raises many kinds of errors on bad text; all mean the same
         raise ValueError(f"{name} has a line that is not Prometheus text") from None
 
 
 def _shown(source: Source) -> str:
     labels = ",".join(f'{name}="{value}"' for name, value in source.labels)
-    return f"{source.name}{{{labels}}}" if labels else source.name
+    product = f" ({' * '.join(source.product)})" if source.product else ""
+    return f"{source.name}{{{labels}}}" if labels else f"{source.name}{product}"

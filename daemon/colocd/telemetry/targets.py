@@ -26,9 +26,9 @@ def fill_url(url: str, spec: ServiceSpec, replica: Replica, address: str) -> str
 def load_targets(spec: ServiceSpec, replicas: Iterable[Replica], addresses: Mapping[str, str]) -> tuple[Target, ...]:
     """List what to scrape for a service's load. `addresses`: NodeAddr by node name. Replicas without a node are left out."""
     if not per_replica(spec.load.url):
-        return (Target((spec.name, None), spec.load.url, spec.load.server),)
+        return (Target((spec.name, None), spec.load.url, spec.load.server, spec.load.series),)
     return tuple(
-        Target((spec.name, replica.slot), url, spec.load.server)
+        Target((spec.name, replica.slot), url, spec.load.server, spec.load.series)
         for replica, url in _urls(spec.load.url, spec, replicas, addresses, _READ)
     )
 

@@ -1,0 +1,101 @@
+"""What an endpoint's readings say together: rates, latencies, and contradictions that make them not to be believed."""
+
+import pytest
+
+from colocd.core.service import Capacity, Load, ServiceSpec
+from colocd.core.view import Replica, ReplicaState
+from colocd.telemetry.load import LoadReader
+from colocd.telemetry.meter import DISTRUST, FROZEN, Meter, Metered
+from colocd.telemetry.serving import ServingSample
+from colocd.telemetry.spread import Spread
+
+INF = float("inf")
+
+
+def sample(tick: float, running: float = 5.0, tokens: float = 0.0, **more: object) -> ServingSample:
+    facts = {"running": running, "waiting": 0.0, "generation_tokens_total": tokens, "at": tick, "tick": tick}
+    return ServingSample(**{**facts, **more})  # type: ignore[arg-type]
+
+
+def run(*samples: ServingSample, job: str = "1") -> Metered:
+    meter = Meter(1.0, 180.0)
+    for one in samples:
+        last = meter.take(job, one, one.tick or 0.0)
+    return last
+
+
+def test_rates_latencies_and_lengths() -> None:
+    bounds = (0.1, 1.0, INF)
+    first = sample(
+        0, tokens=100, prompt_tokens_total=10.0, ttft=Spread(bounds, (5.0, 5.0, 5.0)), prefix_queries_total=0.0,
+        prefix_hits_total=0.0, preemptions_total=1.0, output_lengths=Spread(bounds, (1.0, 1.0, 1.0)),
+    )  # fmt: skip
+    second = sample(
+        10, tokens=300, prompt_tokens_total=60.0, ttft=Spread(bounds, (5.0, 15.0, 15.0)), prefix_queries_total=40.0,
+        prefix_hits_total=10.0, preemptions_total=2.0, output_lengths=Spread(bounds, (1.0, 2.0, 4.0)), waiting_capacity=2.0,
+    )  # fmt: skip
+    found = run(first, second)
+    assert (found.generation, found.prompt, found.preempted, found.hits) == (20.0, 5.0, 0.1, 0.25)
+    assert found.ttft == pytest.approx(0.91)
+    assert found.new_outputs == Spread(bounds, (0.0, 1.0, 3.0))
+    assert found.queued == 2.0
+    assert found.doubt is None
+    assert run(first).ttft is None
+    assert run(first, sample(10)).generation is None, "it was started again"
+
+
+def test_a_server_that_started_again_is_not_idle() -> None:
+    """The peak is not over because the counters are at zero: until it serves again, or for a quarter of an hour."""
+    meter = Meter(1.0, 180.0)
+    for tick, running, tokens in ((0, 50, 1000), (10, 50, 2000), (20, 0, 0), (30, 0, 0)):
+        found = meter.take("1", sample(tick, running, tokens), tick)
+    assert "started again" in (found.doubt or "")
+    for n in range(1, int(DISTRUST / 60) + 1):
+        found = meter.take("1", sample(30.0 + n * 60, 0, 0), 30.0 + n * 60)
+    assert found.doubt is None, "not for ever"
+    meter = Meter(1.0, 180.0)
+    for tick, running, tokens in ((0, 50, 1000), (10, 0, 0), (20, 2, 10), (30, 0, 20)):
+        found = meter.take("1", sample(tick, running, tokens), float(tick))
+    assert found.doubt is None, "it has served since"
+    assert meter.take("2", sample(40, 0, 0), 40.0).doubt is None, "another job's counters begin at zero"
+
+
+def test_requests_cannot_vanish() -> None:
+    gone = run(sample(0, 20, 1000), sample(10, 20, 1500), sample(20, 0, 1500))
+    assert "20 running requests vanished" in (gone.doubt or "")
+    for ended in (sample(20, 0, 1600), sample(20, 0, 1500, waiting=3.0)):
+        assert run(sample(0, 20, 1000), sample(10, 20, 1500), ended).doubt is None
+    assert run(sample(0, 2, 1000), sample(10, 0, 1000)).doubt is None, "two may end without a trace"
+    assert run(sample(0, 20, 1000), sample(2, 0, 1000)).doubt is None, "in two seconds nothing need have moved"
+    blind = [sample(t, r, 0, generation_tokens_total=None) for t, r in ((0, 20), (10, 0))]
+    assert run(*blind).doubt is None, "a server without counters cannot contradict itself"
+
+
+def test_numbers_that_stand_still_while_requests_run() -> None:
+    meter = Meter(1.0, 180.0)
+    for n in range(int(FROZEN / 10) + 2):
+        found = meter.take("1", sample(n * 10.0, 20, 1000), n * 10.0)
+        assert (found.doubt is None) == (n * 10 <= FROZEN)
+    assert "stood still" in (found.doubt or "")
+    assert meter.take("1", sample(400, 20, 1001), 400.0).doubt is None
+
+
+def test_a_doubted_replica_makes_the_load_unknown_and_is_not_idle() -> None:
+    spec = ServiceSpec(
+        name="chat", user="u", partition="p", script="#!/bin/sh\n", gpus_per_replica=1,
+        capacity=Capacity(per_replica=1.0), load=Load(url="http://{address}:{port}/metrics"),
+    )  # fmt: skip
+    replicas = [Replica(service="chat", slot=n, state=ReplicaState.READY, job=str(n), node="n1") for n in range(2)]
+    reader = LoadReader()
+    for tick, running, tokens in ((0.0, 20.0, 100.0), (10.0, 0.0, 100.0)):
+        answers = {("chat", 0): sample(tick, running, tokens), ("chat", 1): sample(tick, 3.0, tick)}
+        found = reader.read(spec, replicas, answers)  # type: ignore[arg-type]
+    assert found.reading is None
+    assert found.replicas == {0: None, 1: 3.0}
+    assert "vanished" in found.problems[0]
+    assert found.idle == frozenset()
+    assert found.parts == {}
+    answers = {("chat", n): sample(20.0, 1.0, 200.0) for n in range(2)}
+    found = reader.read(spec, replicas, answers)  # type: ignore[arg-type]
+    assert found.parts["concurrency"] == 2.0
+    assert found.parts["generation"] == 29.0
