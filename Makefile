@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast test-crash bench bench-slurm bench-paper bench-planner bench-optimum clean
+.PHONY: help setup packages demo test lint test-fast test-crash test-slurm bench bench-slurm bench-paper bench-planner bench-optimum clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -45,6 +45,9 @@ test-fast: setup  ## tests that need neither Slurm nor PostgreSQL
 
 test-crash: setup  ## kill -9 of colocd at every write to its store, on a live Slurm (about 6 minutes)
 	@COLOC_TEST_MATRIX=1 $(PYTEST) -m matrix
+
+test-slurm: setup  ## contract tests on each release of Slurm, through each adapter, as a table (as root; 8 minutes, first time 12)
+	@$(PY) -m tools.test_slurm
 
 # these take long or need something more, and have targets of their own
 LONG_BENCHES := $(addprefix bench/bench_,slurm.py paper.py planner.py optimum.py)

@@ -15,26 +15,29 @@ from colocd.slurm.cli import CliSlurm
 from colocd.slurm.port import Submission
 from colocd.testcluster import PrivateCluster
 
-MATRIX = "COLOC_TEST_MATRIX"
+ASKED_FOR = {"matrix": ("COLOC_TEST_MATRIX", "make test-crash"), "releases": ("COLOC_TEST_RELEASES", "make test-slurm")}
+"""Marks of tests that are left out unless this variable is 1: with what runs them."""
 FOREVER = "#!/bin/bash\nwhile :; do sleep 0.2; done\n"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests marked `matrix` out unless they are asked for, and skip what only root can do for anybody else."""
+    """Leave the tests of `ASKED_FOR` out unless they are asked for, and skip what only root can do for anybody else."""
     if os.getuid() != 0:
         for item in items:
             if item.get_closest_marker("root"):
                 item.add_marker(pytest.mark.skip("only root can submit jobs as several users"))
-    if os.environ.get(MATRIX) != "1":
-        left_out = [item for item in items if item.get_closest_marker("matrix")]
+    marks = [mark for mark, (variable, _) in ASKED_FOR.items() if os.environ.get(variable) != "1"]
+    if marks:
+        left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was left out: nothing is skipped silently."""
-    if os.environ.get(MATRIX) != "1":
-        terminalreporter.write_line(f"tests marked `matrix` were left out: `make test-crash` ({MATRIX}=1) runs them")
+    for mark, (variable, target) in ASKED_FOR.items():
+        if os.environ.get(variable) != "1":
+            terminalreporter.write_line(f"tests marked `{mark}` were left out: `{target}` ({variable}=1) runs them")
     if os.getuid() != 0:
         terminalreporter.write_line("tests marked `root` were skipped: `make test` as root runs them, too")
 

@@ -3,7 +3,7 @@
 #
 #   tools/slurm_root.sh DIR [SUITE]      as root; SUITE: a Debian release, default forky (Slurm 26.05 and later)
 #
-# Packages come from the mirror that apt uses on this machine. Needs debootstrap. A folder that is complete is left alone, one
+# Packages come from the mirror that apt uses on this machine (python3 for the jobs of tests). Needs debootstrap. A folder that is complete is left alone, one
 # that lacks only Slurm is completed. COLOC_STALE_MIRROR=1 accepts a mirror whose lists have expired; signatures are checked anyway.
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/sbin"
@@ -14,7 +14,7 @@ fail() { printf 'slurm_root: %s\n' "$@" >&2; exit 1; }
 dir=$1 suite=${2:-forky}
 [[ $dir == /* && $dir != / && $dir != *[[:space:]]* ]] || fail "DIR must be an absolute path without spaces: $dir"
 [[ $suite =~ ^[a-z]+$ ]] || fail "no name of a Debian release: $suite"
-if [[ -x $dir/usr/sbin/slurmctld && -x $dir/usr/sbin/munged ]]; then
+if [[ -x $dir/usr/sbin/slurmctld && -x $dir/usr/sbin/munged && -x $dir/usr/bin/python3 ]]; then
     say "$dir is complete: $(chroot "$dir" /usr/sbin/slurmctld -V)"
     exit 0
 fi
@@ -57,7 +57,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 options=(-qq)
 [[ ${COLOC_STALE_MIRROR:-} != 1 ]] || options+=(-o Acquire::Check-Valid-Until=false)
 inner() { chroot "$dir" apt-get "${options[@]}" "$@" </dev/null >>"$dir.log" 2>&1; }
-if ! { inner update && inner install --no-install-recommends slurm-wlm munge; }; then
+if ! { inner update && inner install --no-install-recommends slurm-wlm munge python3; }; then
     ! tail -n 5 "$dir.log" | grep -q 'is expired' ||
         fail "the mirror's lists of $suite have expired" "name a fresher one (COLOC_DEBIAN_MIRROR), or set COLOC_STALE_MIRROR=1"
     fail "apt-get in $dir failed, see $dir.log" "$(tail -n 3 "$dir.log")"

@@ -33,6 +33,8 @@ class Answers:
         self.trouble: str | None = None
         self._last: tuple[View, Plan] | None = None
         self._cycle: dict[str, Any] | None = None
+        self.adapter: str | None = None
+        """What reads Slurm, in words; None: nothing was read yet."""
 
     def seen(self, view: View, result: Plan) -> None:
         """Take over a cycle's view and plan."""
@@ -59,6 +61,7 @@ class Answers:
             "mode": self.config.mode,
             "paused": self._store.setting("paused") or (None if view is None else view.paused),
             "slurm": view.slurm if view is not None else None,
+            "adapter": self.adapter,
             "version": _version(),
             "cycle": self._cycle,
             "gpus": gpu_use(view) if view is not None else None,

@@ -129,6 +129,7 @@ class Daemon:
         self._node_shapes.clear()
         self._node_shapes.update({n.name: view.shapes[n.shape] for n in view.nodes if n.shape is not None})
         self.answers.trouble = None
+        self.answers.adapter = seen.cluster.adapter
         self._tell_problems(view.problems)
         for sentence in seen.odd:
             self._say_once(f"setup:{sentence}", "coloc", "setup", sentence)

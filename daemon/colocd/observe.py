@@ -85,7 +85,7 @@ class Observer:
         handovers = self._store.handovers(only_open=True)
         specs, rows, problems = self._specs()
         findings = self._site.look(cluster, config)
-        problems += loaded.problems + tuple(f.text for f in findings if f.weight is Weight.ERROR)
+        problems += cluster.notes + loaded.problems + tuple(f.text for f in findings if f.weight is Weight.ERROR)
         replicas = _replicas(self._store.replicas(), handovers)
         addresses = {n.name: n.address for n in cluster.nodes}
         targets = [t for s in specs.values() for t in load_targets(s, replicas, addresses)]

@@ -50,6 +50,7 @@ class FakeBackend:
             "mode": "act",
             "paused": self.paused,
             "slurm": "22.05.8",
+            "adapter": "client commands",
             "version": "0.1.0",
             "cycle": {
                 "at": AT,

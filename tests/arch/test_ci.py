@@ -11,38 +11,47 @@ MAKE = """#!/bin/sh
 echo "make $1 CI=$CI"
 [ -t 0 ] || read -r line && exit 99
 [ "$1" = demo ] && exit "$DEMO"
+[ "$1" = test-slurm ] && exit "$SLURM"
 [ "$1" = test-crash ] && exit "$CRASH"
 sleep "$LASTS"; exit "$TEST"
 """
 
 
 @pytest.mark.parametrize(
-    ("test", "demo", "crash", "budget", "lasts", "code", "said"),
+    ("test", "demo", "slurm", "crash", "budget", "lasts", "code", "said"),
     [
-        (0, 0, 0, 870, 0, 0, "passed: make test, make demo, make test-crash"),
-        (2, 0, 0, 870, 0, 2, "failed: make test (exit 2)"),
-        (0, 1, 0, 870, 0, 1, "failed: make demo (exit 1)"),
-        (0, 0, 3, 870, 0, 3, "failed: make test-crash (exit 3)"),
-        (0, 0, 0, 400, 0, 0, "test-crash not run"),
-        (0, 0, 0, 100, 0, 0, "demo not run"),
-        (0, 0, 0, 1, 60, 124, "was stopped"),
+        (0, 0, 0, 0, 1870, 0, 0, "passed: make test, make demo, make test-slurm, make test-crash"),
+        (2, 0, 0, 0, 1870, 0, 2, "failed: make test (exit 2)"),
+        (0, 1, 0, 0, 1870, 0, 1, "failed: make demo (exit 1)"),
+        (0, 0, 4, 0, 1870, 0, 4, "passed: make test, make demo; failed: make test-slurm (exit 4)"),
+        (0, 0, 0, 3, 1870, 0, 3, "make test-slurm; failed: make test-crash (exit 3)"),
+        (0, 0, 0, 0, 700, 0, 0, "passed: make test, make demo, make test-crash"),
+        (0, 0, 0, 0, 700, 0, 0, "test-slurm not run"),
+        (0, 0, 0, 0, 400, 0, 0, "test-crash not run"),
+        (0, 0, 0, 0, 100, 0, 0, "demo not run"),
+        (0, 0, 0, 0, 1, 60, 124, "was stopped"),
     ],
     ids=[
         "all",
         "test fails",
         "demo fails",
+        "a release fails",
         "crash fails",
+        "no time for the releases",
+        "and that is said",
         "no time for crash",
         "no time for the demo",
         "test too long",
     ],
 )
-def test_ci(tmp_path: Path, test: int, demo: int, crash: int, budget: int, lasts: int, code: int, said: str) -> None:
+def test_ci(
+    tmp_path: Path, test: int, demo: int, slurm: int, crash: int, budget: int, lasts: int, code: int, said: str
+) -> None:
     make = tmp_path / "make"
     make.write_text(MAKE)
     make.chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "COLOC_CI_SECONDS": str(budget)}
-    env |= {"TEST": str(test), "DEMO": str(demo), "CRASH": str(crash), "LASTS": str(lasts)}
+    env |= {"TEST": str(test), "DEMO": str(demo), "SLURM": str(slurm), "CRASH": str(crash), "LASTS": str(lasts)}
     done = subprocess.run(
         [ROOT / ".ci/run"], env=env, input="x\n", capture_output=True, text=True, timeout=60, check=False
     )
@@ -50,11 +59,20 @@ def test_ci(tmp_path: Path, test: int, demo: int, crash: int, budget: int, lasts
     assert said in done.stdout
     assert "make test CI=true" in done.stdout
     assert ("make demo CI=true" in done.stdout) == (test == 0 and budget > 280)
-    assert ("make test-crash CI=true" in done.stdout) == (test == demo == 0 and budget > 600)
+    assert ("make test-slurm CI=true" in done.stdout) == (test == demo == 0 and budget > 900)
+    assert ("make test-crash CI=true" in done.stdout) == (test == demo == slurm == 0 and budget > 600)
 
 
 @pytest.mark.parametrize(
-    "script", ["tools/setup.sh", "tools/slurm_root.sh", ".ci/run", "demo/train_job.sh", "bench/slurm_job.sh"]
+    "script",
+    [
+        "tools/setup.sh",
+        "tools/slurm_root.sh",
+        "tools/pyslurm_build.sh",
+        ".ci/run",
+        "demo/train_job.sh",
+        "bench/slurm_job.sh",
+    ],
 )
 def test_scripts_parse(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)

@@ -16,10 +16,10 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
 
 @contextmanager
-def small(**options: bool) -> Iterator[PrivateCluster]:
+def small(*, root: str | None = None, **options: bool) -> Iterator[PrivateCluster]:
     folder = Path(tempfile.mkdtemp(prefix="coloc-slurm-"))
     try:
-        with PrivateCluster(folder, nodes=1, kill_wait=2, **options) as up:  # type: ignore[arg-type]
+        with PrivateCluster(folder, nodes=1, kill_wait=2, root=root, **options) as up:  # type: ignore[arg-type]
             yield up
     finally:
         shutil.rmtree(folder, ignore_errors=True)

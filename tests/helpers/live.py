@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from demo import files
 from demo.report import steps_lost
 from demo.sample import Allocation, allocations
 from tests.helpers.live_daemon import Colocd
@@ -37,7 +36,7 @@ class LiveSite(SiteFiles):
         super().__init__(cluster, **options)
         self.clock = SystemClock()
         self.log = self.base / "colocd.log"
-        self.slurm = CliSlurm(SlurmConfig(conf=str(cluster.conf), timeout=20.0), self.clock)
+        self.slurm = CliSlurm(SlurmConfig(conf=str(cluster.conf), bin_dir=cluster.bin_dir, timeout=20.0), self.clock)
         self.colocd: Colocd | None = None
 
     # -- commands ----------------------------------------------------------------------------------------------------
@@ -80,9 +79,9 @@ class LiveSite(SiteFiles):
         words = ["--parsable", f"--job-name={name}", f"--gpus-per-node={gpus}", "--nodes=1", "--ntasks=1"]
         words += [f"--output={self.jobs}/{name}.log", "--open-mode=append", "--signal=B:USR1", "--coloc-interval=1"]
         words += [f"--coloc-grace={grace}", *([f"--nodelist={nodes}"] if nodes else [])]
-        job = [str(files.HERE / "train_job.sh"), str(files.HERE / "train_job.py"), str(self.jobs / name), str(steps)]
+        job = [*self.programs("train_job.sh", "train_job.py"), str(self.jobs / name), str(steps)]
         job += ["--rate=20", "--every=3600", *(["--deaf"] if deaf else [])]
-        env = {"COLOC_COMMAND": f"{sys.executable} -m coloc_cli.main", "COLOC_DEMO_PYTHON": self.python}
+        env = {"COLOC_COMMAND": self.command, "COLOC_DEMO_PYTHON": self.python}
         return self.run("coloc_cli.sbatch_main", *words, *job, check=True, **env).stdout.strip()
 
     def strangers(self, count: int, partition: str, gpus: int = 1) -> list[str]:

@@ -39,6 +39,15 @@ SERVICE: dict[str, object] = {
 CAPACITY = 10
 """Load that one replica carries; `peak_quantile` 0.5 and `target_use` 1 make the need load / CAPACITY, rounded up."""
 
+CHECKPOINTED = """#!/bin/bash
+# checkpointed.sh checkpointed [--yield]: `coloc checkpointed` in short, for a system in which coloc is not installed
+now=$(date +%s.%N)
+old=$(scontrol -o show job "$SLURM_JOB_ID" | grep -o '\\[coloc v=1[^]]*\\]' | sed -E 's/ (saved|yielded)=[0-9.]+//g; s/\\]$//')
+mark="$old saved=$now"
+[ "$2" != --yield ] || mark="$mark yielded=$now"
+exec scontrol update "JobId=$SLURM_JOB_ID" "Comment=$mark]"
+"""
+
 STRANGER = "nobody" if os.getuid() == 0 else None
 """Who does not use coloc: another user where root can submit as one, else the one user there is (None)."""
 
@@ -63,7 +72,9 @@ class SiteFiles:
         period: float = 0.7,
     ) -> None:
         self.cluster = cluster
-        self.base = Path(tempfile.mkdtemp(prefix="coloc-e2e-", dir="/tmp"))  # short: Unix sockets lie below it
+        # short: Unix sockets lie below it; jobs in another system see only the cluster's own folder
+        where = "/tmp" if cluster.spec.root is None else cluster.work
+        self.base = Path(tempfile.mkdtemp(prefix="coloc-e2e-", dir=where))
         self.base.chmod(0o755)
         self.jobs, self.live = self.base / "jobs", self.base / "live"
         for folder in (self.jobs, self.live):
@@ -75,7 +86,11 @@ class SiteFiles:
         self.load(0)
         self.settings: dict[str, dict[str, object]] = {
             "database": {"url": self.database},
-            "slurm": {"conf": str(cluster.conf), "timeout": slurm_timeout},
+            "slurm": {
+                "conf": str(cluster.conf),
+                "timeout": slurm_timeout,
+                **({"bin_dir": cluster.bin_dir} if cluster.bin_dir else {}),
+            },
             "cycle": {"period": period, "handover_period": 0.2},
             "policy": {**POLICY, **(policy or {})},
             "api": {"socket": f"{self.base}/c.sock", "admin_socket": f"{self.base}/a.sock"},
@@ -108,9 +123,31 @@ class SiteFiles:
         text += f"[ready]\n{toml({'url': 'http://{address}:{port}' + ready, 'timeout': 6.0})}"
         (self.base / "chat.toml").write_text(text)
 
+    def programs(self, *names: str) -> list[str]:
+        """Paths of the demo's programs, where the jobs see them."""
+        if self.cluster.spec.root is None:
+            return [str(files.HERE / name) for name in names]
+        for name in names:
+            (self.base / name).write_bytes((files.HERE / name).read_bytes())
+            (self.base / name).chmod(0o755)
+        return [str(self.base / name) for name in names]
+
+    @property
+    def command(self) -> str:
+        """`coloc` for the jobs. In another system it is not installed: a script there does what `coloc checkpointed` does."""
+        if self.cluster.spec.root is None:
+            return f"{sys.executable} -m coloc_cli.main"
+        script = self.base / "checkpointed.sh"
+        if not script.exists():
+            script.write_text(CHECKPOINTED)
+            script.chmod(0o755)
+        return str(script)
+
     @property
     def python(self) -> str:
         """What replicas and batch jobs run on: the system's Python starts faster."""
+        if self.cluster.spec.root is not None:
+            return "/usr/bin/python3"
         return "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
 
     @property

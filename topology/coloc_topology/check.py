@@ -11,10 +11,11 @@ from coloc_topology.check_facts import Findings, Subject, Worth
 from coloc_topology.check_lines import correct
 from coloc_topology.errors import TopologyError
 from coloc_topology.gres_conf import GresConf
+from coloc_topology.releases import TESTED
 from coloc_topology.slurm_nodes import SlurmNode
 from coloc_topology.source import Source
 
-INVERTED = (24, 5)
+INVERTED = next(release.since for release in TESTED if release.inverted_links)
 """From this release on, Slurm takes the worst-linked GPUs."""
 
 

@@ -39,7 +39,7 @@ def _head(status: dict[str, Any], now: float) -> None:
     if status.get("paused") is not None:
         mode = f"PAUSED: {status['paused'] or 'no reason given'}"
     output.paragraph("colocd", f"{output.clean(status.get('version'))}, {mode}")
-    output.paragraph("Slurm", status.get("slurm") or None)
+    output.paragraph("Slurm", _slurm(status))
     cycle = status.get("cycle")
     if cycle:
         took = cycle.get("seconds")
@@ -54,6 +54,11 @@ def _head(status: dict[str, Any], now: float) -> None:
     if gpus := status.get("gpus"):
         uses = [f"{output.clean(gpus.get(use))} {use}" for use in GPU_USES if gpus.get(use) != 0]
         output.paragraph("GPUs", f"{output.clean(gpus.get('total'))}: {', '.join(uses)}")
+
+
+def _slurm(status: dict[str, Any]) -> str | None:
+    release, adapter = status.get("slurm"), status.get("adapter")
+    return None if not release else f"{release}, by {adapter}" if adapter else str(release)
 
 
 def show_services(services: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from coloc_topology import releases
 from colocd.clock import Clock
 from colocd.config import SlurmConfig
 from colocd.core.comment import SIGNALS
@@ -47,12 +48,15 @@ class CliSlurm:
 
     def read(self) -> Cluster:
         """See `SlurmPort.read`."""
+        version = self._slurm_version()
+        doubt = releases.doubt(releases.number(version))
         reservations = self._reservations()
         partitions = nodes.parse_partitions(self._shell.ask("scontrol", "-a", "-o", "show", "partition"))
         for _ in range(2):  # a job that starts between the commands makes them disagree; a second look settles it
             table = self._rows()
             masks = self._masks(table)
-            found = nodes.parse_nodes(self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node"), reservations)
+            text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node")
+            found = nodes.parse_nodes(text, reservations, strict=doubt is not None)
             used = {node.name: node.used for node in found}
             wrong = details.doubtful({row.job.ref: (row.nodes, masks[row.job.ref]) for row in table}, used)
             if not wrong:
@@ -62,11 +66,12 @@ class CliSlurm:
         masks.update(dict.fromkeys(wrong))
         self._remember(table, masks)
         return Cluster(
-            version=self._slurm_version(),
+            version=version,
             nodes=found,
             jobs=tuple(_with(row, masks) for row in table),
             partitions=partitions,
             reservations=tuple(reservation for reservation, _ in reservations),
+            notes=() if doubt is None else (doubt,),
         )
 
     def site(self) -> Site:
@@ -84,7 +89,8 @@ class CliSlurm:
     def node(self, name: str) -> Node:
         """See `SlurmPort.node`."""
         text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node", _name(name, "node"))
-        found = nodes.parse_nodes(text, self._reservations())
+        strict = releases.doubt(releases.number(self._slurm_version())) is not None
+        found = nodes.parse_nodes(text, self._reservations(), strict=strict)
         if len(found) != 1:
             raise SlurmRefused(f"Slurm shows {len(found)} nodes for {name}")
         return found[0]
@@ -225,7 +231,8 @@ class CliSlurm:
 
     def _renice(self, ref: str, nice: int) -> None:
         """Set the nice value. On 22.05 that releases a held job, so a held one gets a begin time until it is held again."""
-        job = self.jobs([ref]).get(ref)
+        forgets = releases.habits(releases.number(self._slurm_version())).forgets_hold
+        job = self.jobs([ref]).get(ref) if forgets else None
         if job is None or job.held is Held.NO:
             self._update(ref, f"Nice={nice}")
             return

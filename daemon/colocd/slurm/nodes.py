@@ -9,7 +9,8 @@ from colocd.slurm.port import Partition, Reservation
 
 FENCE = "coloc-"
 _BASES = frozenset({"IDLE", "MIXED", "ALLOCATED"})
-# Slurm starts nothing on a node with one of these flags; COMPLETING, RESERVED, PLANNED, CLOUD and DYNAMIC_* do no harm.
+_HARMLESS = frozenset({"COMPLETING", "RESERVED", "PLANNED", "CLOUD", "DYNAMIC_NORM", "DYNAMIC_FUTURE"})
+# Slurm starts nothing on a node with one of these flags.
 _BAD = frozenset(
     {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "MAINT", "MAINTENANCE", "NOT_RESPONDING", "NO_RESPOND"}
     | {
@@ -33,14 +34,20 @@ def _get(line: str, key: str) -> str:
     return found[1] if found else ""
 
 
-def is_up(state: str) -> bool:
-    """Whether Slurm would start jobs on a node in this state (`MIXED+PLANNED`, `IDLE*`, `DOWN+NOT_RESPONDING`)."""
+def is_up(state: str, *, strict: bool = False) -> bool:
+    """Whether Slurm would start jobs on a node in this state (`MIXED+PLANNED`, `IDLE*`, `DOWN+NOT_RESPONDING`).
+
+    `strict`: not with a flag that coloc does not know.
+    """
     base, *flags = re.split(r"\+", re.sub(r"[*~#!%$@^\-]", "", state))
-    return base in _BASES and not _BAD & set(flags) and not re.search(r"[*~#!%$@^]", state)
+    bad = set(flags) - _HARMLESS if strict else _BAD & set(flags)
+    return base in _BASES and not bad and not re.search(r"[*~#!%$@^]", state)
 
 
-def parse_nodes(text: str, reservations: Sequence[tuple[Reservation, bool]]) -> tuple[Node, ...]:
-    """The nodes of `scontrol -d -o show node`; `reservations` with whether they are active now."""
+def parse_nodes(
+    text: str, reservations: Sequence[tuple[Reservation, bool]], *, strict: bool = False
+) -> tuple[Node, ...]:
+    """The nodes of `scontrol -d -o show node`; `reservations` with whether they are active now; `strict`: see `is_up`."""
     fences: dict[str, str] = {}
     taken: set[str] = set()
     for reservation, active in reservations:
@@ -51,17 +58,17 @@ def parse_nodes(text: str, reservations: Sequence[tuple[Reservation, bool]]) -> 
         else:
             taken.update(reservation.nodes)
     lines = [line for line in text.splitlines() if line.startswith("NodeName=")]
-    return tuple(_node(line, fences, taken) for line in lines)
+    return tuple(_node(line, fences, taken, strict) for line in lines)
 
 
-def _node(line: str, fences: dict[str, str], taken: set[str]) -> Node:
+def _node(line: str, fences: dict[str, str], taken: set[str], strict: bool) -> Node:
     name, state = _get(line, "NodeName"), _get(line, "State")
     types = values.types_of(_get(line, "Gres"))
     used = values.mask(_get(line, "GresUsed")) if types else 0
     return Node(
         name=name,
         address=values.word(_get(line, "NodeAddr")) or name,
-        up=is_up(state),
+        up=is_up(state, strict=strict),
         gpus=len(types),
         used=None if used is None or used >> len(types) else used,
         types=types,

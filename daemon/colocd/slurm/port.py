@@ -49,13 +49,18 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading of the whole cluster. `version` like `22.05.8`."""
+    """One reading of the whole cluster. `version` like `22.05.8`; `adapter`: what read it, in words.
+
+    `notes`: sentences for the operator about how Slurm was reached, where that is worth knowing.
+    """
 
     version: str
     nodes: tuple[Node, ...]
     jobs: tuple[Job, ...]
     partitions: tuple[Partition, ...]
     reservations: tuple[Reservation, ...]
+    adapter: str = "client commands"
+    notes: tuple[str, ...] = ()
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):

@@ -115,7 +115,10 @@ class Daemons:
         """End a node's slurmd and every process of the jobs on it, at once: what a power cut does."""
         self._node(node)
         gone: Callable[[], bool] = lambda: not processes.of_cluster(self.spec.base, node)  # noqa: E731
-        processes.send(processes.of_cluster(self.spec.base, node), signal.SIGKILL)
+        found = processes.of_cluster(self.spec.base, node)
+        # First nothing moves any more: else a job's step daemon may still report that its processes were killed (26.05 does).
+        processes.send(found, signal.SIGSTOP)
+        processes.send({**found, **processes.of_cluster(self.spec.base, node)}, signal.SIGKILL)
         if not processes.wait_for(gone, 10.0, self.clock):
             raise ColocError(f"processes of {node} cannot be ended", hint="end them as their owner or as root")
 

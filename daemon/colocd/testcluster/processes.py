@@ -12,12 +12,13 @@ from colocd.clock import Clock
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A live process as /proc shows it; `environ` is empty when it belongs to somebody else."""
+    """A live process as /proc shows it; `environ` and `folder` (where it is) are empty when it belongs to somebody else."""
 
     pid: int
     parent: int
     argv: tuple[str, ...]
     environ: frozenset[str]
+    folder: str = ""
 
 
 def _words(path: Path) -> tuple[str, ...]:
@@ -25,6 +26,13 @@ def _words(path: Path) -> tuple[str, ...]:
         return tuple(word.decode("utf-8", "replace") for word in path.read_bytes().split(b"\0") if word)
     except OSError:
         return ()
+
+
+def _folder(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
 
 
 def look(pid: int) -> Process | None:
@@ -36,7 +44,7 @@ def look(pid: int) -> Process | None:
         return None
     if state in "ZX":
         return None
-    return Process(pid, int(parent), _words(folder / "cmdline"), frozenset(_words(folder / "environ")))
+    return Process(pid, int(parent), _words(folder / "cmdline"), frozenset(_words(folder / "environ")), _folder(pid))
 
 
 def every() -> Iterator[Process]:
@@ -73,9 +81,11 @@ def of_cluster(base: str, node: str | None = None) -> dict[int, Process]:
             return mine and (node is None or process.argv[-2:] == ("-N", node))
         if name == "slurmdbd":  # it takes no file, only the environment
             return node is None and conf in process.environ
-        if conf not in process.environ:
+        step = words.startswith("slurmstepd: ")
+        # 26.05 starts step daemons without an environment; they stay in the folder of slurmd's log
+        if conf not in process.environ and not (step and f"{base}/log" in process.folder):
             return False
-        if words.startswith("slurmstepd: "):
+        if step:
             return node is None or any(
                 f"SLURMD_NODENAME={node}" in child.environ for child in table.values() if child.parent == process.pid
             )

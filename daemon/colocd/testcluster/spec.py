@@ -1,11 +1,11 @@
 """What a throw-away cluster consists of, and the configuration files that follow from it. Pure text, no I/O."""
 
 import itertools
-import re
 
 import msgspec
 
 from coloc_topology.fit import fit_table
+from coloc_topology.releases import habits, number
 from coloc_topology.shape import Level, Shape, quads
 from colocd.errors import ColocError
 
@@ -76,10 +76,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 def release_of(said: str) -> tuple[int, int]:
     """Slurm's release from `slurmctld -V`: `slurm-wlm 22.05.8` gives (22, 5)."""
-    found = re.search(r"(\d+)\.(\d+)", said)
+    found = number(said)
     if found is None:
         raise ColocError(f"slurmctld does not say its version but {said.strip()!r}", hint="check the Slurm packages")
-    return int(found.group(1)), int(found.group(2))
+    return found
 
 
 def slurm_conf(spec: Spec) -> str:
@@ -123,6 +123,8 @@ def slurm_conf(spec: Spec) -> str:
         "MpiDefault=none",
         "PropagateResourceLimits=NONE",
         f"KillWait={spec.kill_wait}",
+        # 22.05's default. That of later ones, multifactor, gives all jobs priority 1 without weights, and nice does nothing.
+        "PriorityType=priority/basic",
         "SchedulerParameters=batch_sched_delay=0,bf_interval=2,sched_interval=2,sched_min_interval=100000",
         *preempt,
         *_accounting(spec),
@@ -167,4 +169,4 @@ def gres_conf(spec: Spec) -> str:
 
 def cgroup_conf(spec: Spec) -> str:
     """The text of cgroup.conf; slurmd of each release wants its own way to do without cgroups."""
-    return "CgroupPlugin=disabled\n" if spec.release >= (24, 5) else "CgroupAutomount=no\n"
+    return habits(spec.release).no_cgroups + "\n"

@@ -150,7 +150,7 @@ class Live:
     def __init__(self, cluster: PrivateCluster) -> None:
         self._cluster = cluster
         self._clock = SystemClock()
-        self.slurm = CliSlurm(SlurmConfig(conf=str(cluster.conf)), self._clock)
+        self.slurm = CliSlurm(SlurmConfig(conf=str(cluster.conf), bin_dir=cluster.bin_dir), self._clock)
 
     def prepare(self, program: Program, job: Submission) -> Submission:
         environment = {"SLURM_CONF": str(self._cluster.conf)}
@@ -188,7 +188,7 @@ class Live:
         text = self._cluster.conf.read_text()
         deaf = self._cluster.conf.with_name("deaf.conf")
         deaf.write_text(text.replace("munge.sock", "no-munge.sock"))
-        return CliSlurm(SlurmConfig(conf=str(deaf)), self._clock)
+        return CliSlurm(SlurmConfig(conf=str(deaf), bin_dir=self._cluster.bin_dir), self._clock)
 
 
 class Harness:
