@@ -2,9 +2,9 @@
 
     python -m tools.test_slurm [RELEASE …]      for example 24.11; all of them when none is named
 
-22.05 is what Debian 12 has: the Slurm that is installed here, whatever its release. The others live in folders with another Debian
-(tools/slurm_root.sh), kept in COLOC_CACHE, else XDG_CACHE_HOME/coloc, else ~/.cache/coloc, and built when they are missing; that
-needs root, debootstrap and a Debian mirror. COLOC_TEST_OPTIONAL=1: a release that cannot be had is told and no failure.
+22.05 is what Debian 12 has: the Slurm that is installed here, whatever its release. The others live in folders with another
+Debian (tools/slurm_root.sh), kept in COLOC_CACHE, else XDG_CACHE_HOME/coloc, else ~/.cache/coloc; they are built when they
+are missing, which needs root, debootstrap and a mirror. COLOC_TEST_OPTIONAL=1: a release that cannot be had is no failure.
 """
 
 import os
@@ -102,7 +102,7 @@ def rows(release: str) -> list[Row]:
         return [Row(release, "cli", "contract", why=f"not run: {missing}")]
     found = [run(release, "cli", root, "contract", [CONTRACT], "live")]
     found.append(run(release, "cli", root, "closed loop", [LOOP]))
-    if release == "26.05" and root is not None:
+    if release == "26.05" and root is not None and (ROOT / HELPER).exists():
         try:
             _build([str(ROOT / "tools/pyslurm_build.sh"), PYSLURM, root])
         except Missing as missing:

@@ -3,7 +3,7 @@
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ from colocd.errors import SlurmRefused, SlurmUnknown
 from colocd.slurm import details, nodes, rows, setup, submission
 from colocd.slurm.port import Cluster, JobUpdate, Reservation, Site, Submission
 from colocd.slurm.shell import Shell
+from colocd.slurm.words import REF, job_list, plain_name
 
 SINGLY = 4
 """Up to this many running jobs, one `scontrol show job` each is cheaper than one for all."""
@@ -24,8 +25,6 @@ MOST_SINGLY = 32
 ALL_COSTS = 200
 """Reading one job's record costs about as much as this many of the records that come with those of all jobs."""
 VERSION_KEPT = 600.0
-_REF = re.compile(r"[0-9]{1,10}(?:_[0-9]{1,10})?")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 _MISSING = re.compile(r"Invalid job id|Invalid job array id")
 _Start = tuple[str, float, int, tuple[str, ...]]
 _UNREAD: tuple[_Start | None, details.Masks] = (("", 0.0, 0, ()), {})
@@ -82,13 +81,13 @@ class CliSlurm:
         """See `SlurmPort.jobs`."""
         if not refs:
             return {}
-        table = self._rows("--jobs", _list(refs))
+        table = self._rows("--jobs", job_list(refs))
         masks = self._masks(table)
         return {row.job.ref: _with(row, masks) for row in table}
 
     def node(self, name: str) -> Node:
         """See `SlurmPort.node`."""
-        text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node", _name(name, "node"))
+        text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node", plain_name(name, "node"))
         strict = releases.doubt(releases.number(self._slurm_version())) is not None
         found = nodes.parse_nodes(text, self._reservations(), strict=strict)
         if len(found) != 1:
@@ -179,7 +178,7 @@ class CliSlurm:
         finally:
             os.close(handle)
         ref = said.strip().partition(";")[0]
-        if not _REF.fullmatch(ref):
+        if not REF.fullmatch(ref):
             raise SlurmUnknown(f"sbatch answered {said.strip()[:100]!r} and no job id")
         return ref
 
@@ -198,7 +197,7 @@ class CliSlurm:
     def cancel(self, refs: Sequence[str]) -> None:
         """See `SlurmPort.cancel`."""
         if refs:
-            self._shell.tell("scancel", *_list(refs).split(","))
+            self._shell.tell("scancel", *job_list(refs).split(","))
 
     def signal(self, refs: Sequence[str], signal: str, to: str) -> None:
         """See `SlurmPort.signal`. Jobs that do not run get none, and that is no error."""
@@ -209,15 +208,17 @@ class CliSlurm:
         if refs:
             # Without --state, scancel tries again for 95 s when a job does not run yet.
             options = ("--state=RUNNING", *_TARGETS[to], f"--signal={signal}")
-            self._shell.tell("scancel", *options, *_list(refs).split(","))
+            self._shell.tell("scancel", *options, *job_list(refs).split(","))
 
     def update(self, ref: str, change: JobUpdate) -> None:
         """See `SlurmPort.update`."""
         words = []
         if change.nodes is not None:
-            words.append("ReqNodeList=" + ",".join(_name(node, "node") for node in change.nodes))
+            words.append("ReqNodeList=" + ",".join(plain_name(node, "node") for node in change.nodes))
         if change.reservation is not None:
-            words.append("ReservationName=" + (_name(change.reservation, "reservation") if change.reservation else ""))
+            words.append(
+                "ReservationName=" + (plain_name(change.reservation, "reservation") if change.reservation else "")
+            )
         if change.comment is not None:
             words.append(f"Comment={change.comment}")
         if change.requeue is not None:
@@ -243,9 +244,9 @@ class CliSlurm:
     def reserve(self, name: str, node: str, users: Sequence[str], minutes: int) -> None:
         """See `SlurmPort.reserve`."""
         words = (
-            f"ReservationName={_name(name, 'reservation')}",
-            f"Nodes={_name(node, 'node')}",
-            "Users=" + ",".join(_name(user, "user") for user in users),
+            f"ReservationName={plain_name(name, 'reservation')}",
+            f"Nodes={plain_name(node, 'node')}",
+            "Users=" + ",".join(plain_name(user, "user") for user in users),
             "StartTime=now",
             f"Duration={max(1, minutes)}",
             "Flags=ignore_jobs",
@@ -255,17 +256,17 @@ class CliSlurm:
     def unreserve(self, name: str) -> None:
         """See `SlurmPort.unreserve`."""
         try:
-            self._shell.tell("scontrol", "delete", f"ReservationName={_name(name, 'reservation')}")
+            self._shell.tell("scontrol", "delete", f"ReservationName={plain_name(name, 'reservation')}")
         except SlurmRefused as error:
             if "Requested reservation is invalid" not in str(error):
                 raise
 
     def _scontrol(self, verb: str, refs: Sequence[str]) -> None:
         if refs:
-            self._shell.tell("scontrol", verb, _list(refs))
+            self._shell.tell("scontrol", verb, job_list(refs))
 
     def _update(self, ref: str, *words: str) -> None:
-        self._shell.tell("scontrol", "update", f"JobId={_list([ref])}", *words)
+        self._shell.tell("scontrol", "update", f"JobId={job_list([ref])}", *words)
 
 
 def _start(row: rows.Row) -> _Start | None:
@@ -286,16 +287,3 @@ def _masks_in(record: str, row: rows.Row) -> details.Masks | None:
 def _with(row: rows.Row, masks: dict[str, details.Masks | None]) -> Job:
     mine = masks[row.job.ref]
     return row.job if mine == row.job.gpus else msgspec.structs.replace(row.job, gpus=mine)
-
-
-def _list(refs: Iterable[str]) -> str:
-    for ref in refs:
-        if not _REF.fullmatch(ref):
-            raise SlurmRefused(f"{ref!r} is no job id", hint="job ids look like 17, or 17_3 for an array task")
-    return ",".join(refs)
-
-
-def _name(text: str, what: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise SlurmRefused(f"{text!r} is no name of a {what}", hint="use letters, digits, `.`, `_` and `-`")
-    return text
