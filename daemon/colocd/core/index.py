@@ -226,7 +226,8 @@ class PlannerIndex:
             self.holder_job = np.concatenate([self.holder_job, more], axis=1)
         name = self.nodes[i].name
         spare = [0] * (self.holder_mask.shape[1] - len(rows))
-        self.holder_mask[i] = [_mask(self.jobs[r], name) for r in rows] + spare
+        good = ~self.nodes[i].failed
+        self.holder_mask[i] = [_mask(self.jobs[r], name) & good for r in rows] + spare
         self.holder_job[i] = rows + spare
 
 

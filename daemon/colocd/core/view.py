@@ -8,8 +8,9 @@ from enum import StrEnum
 
 import msgspec
 
-from coloc_topology.shape import Shape
+from coloc_topology.shape import Shape, mask_of
 from colocd.core.policy import Policy
+from colocd.core.readings import NodeReadings
 from colocd.core.service import LinkLevel, Mode, ServiceSpec
 
 VIEW_VERSION = 1
@@ -137,13 +138,20 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """Leaf switch; None: not known."""
     block: str | None = None
     """Block; None: none, or not known."""
+    unfit: dict[int, str] = msgspec.field(default_factory=dict)
+    """GPUs that have failed, by index, and why: never free, whatever Slurm thinks."""
 
     @property
     def free(self) -> int:
-        """Mask of GPUs known to be free: none when the node is not up or `used` is unknown."""
+        """Mask of GPUs known to be free and not failed: none when the node is not up or `used` is unknown."""
         if not self.up or self.used is None:
             return 0
-        return ((1 << self.gpus) - 1) & ~self.used
+        return ((1 << self.gpus) - 1) & ~self.used & ~self.failed
+
+    @property
+    def failed(self) -> int:
+        """Mask of the GPUs that have failed."""
+        return mask_of(self.unfit)
 
 
 class ReplicaState(StrEnum):
@@ -256,6 +264,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, JobFacts] = msgspec.field(default_factory=dict)
     services: tuple[ServiceView, ...] = ()
     handovers: tuple[HandoverBrief, ...] = ()
+    gpus: dict[str, NodeReadings] = msgspec.field(default_factory=dict)
+    """Fresh readings by node, from coloc-agent or Prometheus; nodes of which nothing is known are missing."""
     problems: tuple[str, ...] = ()
     """Readings that failed in this cycle, one sentence each."""
 

@@ -31,13 +31,18 @@ class Nvml:
             raise NotFound("pynvml is not installed here", "install the Python package nvidia-ml-py") from None
         self.lib = pynvml
         self.problems: list[str] = []
+        self.codes: set[int] = set()
+        """NVML's numbers of the errors that `problems` tells of."""
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             raise NotFound(f"NVML cannot be used here: {error}", HINT) from None
 
-    def ask(self, who: str, function: str, *arguments: Any, unsupported: Any = None) -> Any:
-        """One NVML call; None when it failed or is not known to this driver, `unsupported` when the GPU has no such thing."""
+    def ask(self, who: str, function: str, *arguments: Any, unsupported: Any = None, also: tuple[int, ...] = ()) -> Any:
+        """One NVML call; None when it failed or is not known to this driver, `unsupported` when the GPU has no such thing.
+
+        `also`: further error numbers that mean the same and are no failure of this call.
+        """
         call = getattr(self.lib, function, None)
         if call is None:
             return self._fail(who, function, "this pynvml does not know it")
@@ -45,8 +50,10 @@ class Nvml:
             return call(*arguments)
         except self.lib.NVMLError as error:
             code = getattr(error, "value", None)
-            if code in (self.lib.NVML_ERROR_NOT_SUPPORTED, self.lib.NVML_ERROR_INVALID_ARGUMENT):
+            if code in (self.lib.NVML_ERROR_NOT_SUPPORTED, self.lib.NVML_ERROR_INVALID_ARGUMENT, *also):
                 return unsupported
+            if code is not None:
+                self.codes.add(code)
             if code == self.lib.NVML_ERROR_FUNCTION_NOT_FOUND:
                 who = "this driver"  # the same for every GPU
             return self._fail(who, function, str(error))
