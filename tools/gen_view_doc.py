@@ -103,6 +103,7 @@ def example() -> view.View:
             ),
         ),
         jobs=(train,),
+        gpus={"n1": view.NodeReadings(at=1759999998.0, sm=(92, 90, 100, 99), used=(70000,) * 4, power=(610.5,) * 4)},
         services=(view.ServiceView(spec=chat, replicas=(first,), load=view.Reading(value=55.0, at=1759999999.0)),),
     )
 

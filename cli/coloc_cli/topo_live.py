@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from coloc_cli import topo_picture
 from coloc_topology.shape import Shape, bits, idx
+from colocd.core.readings import NodeReadings
 from colocd.core.view import Node, View
 
 
@@ -30,6 +31,7 @@ class NodeUse(NamedTuple):
     shape: Shape | None
     seats: tuple[Seat, ...]
     unknown: int
+    readings: NodeReadings | None = None
 
 
 def uses(view: View, names: Iterable[str] | None = None) -> list[NodeUse]:
@@ -56,7 +58,7 @@ def uses(view: View, names: Iterable[str] | None = None) -> list[NodeUse]:
             every = (1 << node.gpus) - 1
             used = every if node.used is None else node.used
             shape = view.shapes.get(node.shape) if node.shape is not None else None
-            found.append(NodeUse(node, shape, tuple(here), used & ~taken & every))
+            found.append(NodeUse(node, shape, tuple(here), used & ~taken & every, view.gpus.get(node.name)))
     return found
 
 
@@ -75,6 +77,11 @@ def lines(use: NodeUse) -> list[str]:
         found = [head, f"  GPUs           {''.join(letters) or '-'}"]
     else:
         found = [head, *topo_picture.picture(drawn, letters)]
+    for bad in node.unfit:
+        found.append(f"  !  GPU {bad.gpu} has failed and is not given out: {bad.why}")
+    if use.readings is not None:
+        told = [f"{gpu}:{'?' if sm is None else f'{sm}%'}" for gpu, sm in enumerate(use.readings.sm)]
+        found.append(f"  busy           {' '.join(told)}")
     for seat in use.seats:
         found.append(f"  {names[seat.title]}  {seat.title}: GPU {idx(seat.gpus)}")
     if use.unknown:
@@ -104,6 +111,8 @@ def row(use: NodeUse) -> tuple[object, ...]:
 
 
 def _mark(use: NodeUse, gpu: int) -> str:
+    if use.node.failed >> gpu & 1:
+        return "!"
     if use.unknown >> gpu & 1:
         return "?"
     for seat in use.seats:
@@ -122,6 +131,8 @@ def document(use: NodeUse) -> dict[str, Any]:
         "up": node.up,
         "free": list(bits(node.free)),
         "unknown": list(bits(use.unknown)),
+        "failed": {str(bad.gpu): bad.why for bad in node.unfit},
+        "busy": None if use.readings is None else list(use.readings.sm),
         "jobs": [
             {"ref": s.ref, "user": s.user, "name": s.name, "replica": s.replica, "gpus": list(bits(s.gpus))}
             for s in use.seats

@@ -15,6 +15,8 @@ from colocd.errors import ColocError
 
 if TYPE_CHECKING:
     from colocd.app import Daemon
+    from colocd.gpus.agents import Agents
+    from colocd.gpus.prometheus import Prometheus
     from colocd.notify import Notifier
     from colocd.timetable import Timetable
 
@@ -49,6 +51,7 @@ def run(config: Config, path: Path | None) -> None:
     """Build everything, serve, and take it down again in the opposite order."""
     from colocd.api.server import ApiServer
     from colocd.app import Daemon
+    from colocd.gpus.opening import open_sources
     from colocd.notify import Notifier
     from colocd.slurm import open_slurm
     from colocd.store import open_store
@@ -62,10 +65,15 @@ def run(config: Config, path: Path | None) -> None:
     signal.signal(signal.SIGHUP, lambda *_: reload.set())
     store = open_store(config.database.url)
     try:
-        daemon = Daemon(config, open_slurm(config.slurm, clock), store, clock)
+        sources = open_sources(config, clock)
+        daemon = Daemon(config, open_slurm(config.slurm, clock), store, clock, sources)
         server = ApiServer(daemon.answers, config.api)
         server.start()
+        begun: list[Agents | Prometheus] = []
         try:
+            for source in sources:
+                source.start()
+                begun.append(source)
             timetable = Timetable(daemon, notifier)
             timetable.start()
             log.info("colocd runs in mode %s, one cycle every %g s", config.mode, config.cycle.period)
@@ -75,7 +83,10 @@ def run(config: Config, path: Path | None) -> None:
                     _reload(timetable, daemon, path, notifier)
             notifier.tell("STOPPING=1")
             timetable.stop()
+            daemon.board.end()
         finally:
+            for source in begun:
+                source.stop()
             server.stop()
     finally:
         store.close()

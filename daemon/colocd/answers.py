@@ -1,5 +1,6 @@
 """What the running daemon answers to the API: from the last view and plan, and from the store."""
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from typing import Any
@@ -15,7 +16,7 @@ from colocd.core.plan import explain
 from colocd.core.reclaim import gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, ReplicaState, ServiceView, View, encode_view
 from colocd.errors import BadRequest, NotFound, SlurmUnreachable
-from colocd.gpu_use import gpu_use
+from colocd.gpu_use import gpu_use, node_sentences
 from colocd.metrics import Metrics
 from colocd.servicefile import parse_service, spec_to_json
 from colocd.store.port import Store
@@ -31,6 +32,7 @@ class Answers:
         self._metrics = metrics
         self.config = config
         self.trouble: str | None = None
+        self.gpu_use_of: Callable[[str], str | None] = lambda _: None
         self._last: tuple[View, Plan] | None = None
         self._cycle: dict[str, Any] | None = None
         self.adapter: str | None = None
@@ -95,10 +97,20 @@ class Answers:
             job = next((j for j in view.jobs if j.ref == name), None)
             if job is not None:
                 now, known = [_job_sentence(job, view.facts.get(name, JobFacts())), *now], True
+        if view is not None:
+            now, known = [*now, *self._gpus(kind, name, view)], known or any(n.name == name for n in view.nodes)
         decisions = [msgspec.to_builtins(d) for d in self._store.decisions(subject, limit=50)]
         if not known and not decisions:
             raise NotFound(f"coloc knows nothing of {subject.partition(':')[2] or subject!r}")
         return {"subject": subject, "now": "; ".join(now) or "nothing is planned for it", "decisions": decisions}
+
+    def _gpus(self, kind: str, name: str, view: View) -> list[str]:
+        """What is known of the GPUs of a node or a job beside Slurm."""
+        if kind == "node":
+            node = next((n for n in view.nodes if n.name == name), None)
+            return [] if node is None else node_sentences(node, view.gpus.get(name), view.at)
+        use = self.gpu_use_of(name) if kind == "job" else None
+        return [] if use is None else [use]
 
     def _subject(self, text: str, view: View | None) -> str:
         if text.partition(":")[0] in ("job", "service", "handover", "node") and ":" in text:

@@ -4,6 +4,7 @@ import getpass
 import logging
 import re
 import secrets
+from collections.abc import Sequence
 
 import msgspec
 
@@ -24,6 +25,8 @@ from colocd.core.view import ReplicaState, View
 from colocd.core.wishes import is_wish
 from colocd.core.wishes import subject as subject_of
 from colocd.errors import ColocError, SlurmUnknown, SlurmUnreachable, StoreUnavailable
+from colocd.gpus.board import GpuBoard
+from colocd.gpus.seen import GpuSource
 from colocd.metrics import Metrics
 from colocd.observe import Observed, Observer
 from colocd.servicefile import spec_from_json
@@ -42,13 +45,17 @@ _PASSING = (SlurmUnreachable, SlurmUnknown, StoreUnavailable)
 class Daemon:
     """One colocd. `cycle` and `step_handovers` are called by one thread; the API's threads only read `answers`."""
 
-    def __init__(self, config: Config, slurm: SlurmPort, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, slurm: SlurmPort, store: Store, clock: Clock, gpus: Sequence[GpuSource] = ()
+    ) -> None:
         self.config = config
         self.store = store
         self.clock = clock
         self.metrics = Metrics()
         self._slurm = slurm
-        self._observer = Observer(slurm, store, clock, Scraper(clock), config.cycle.period)
+        self.board = GpuBoard(gpus, store, clock)
+        self._observer = Observer(slurm, store, clock, Scraper(clock), config.cycle.period, self.board)
+        self._failed: dict[str, int] = {}
         self._specs: dict[str, ServiceSpec] = {}
         self._node_shapes: dict[str, Shape] = {}
         self.tools = Tools(
@@ -59,6 +66,7 @@ class Daemon:
             user=getpass.getuser(),
             spec=self._spec,
             shape=self._node_shapes.get,
+            failed=lambda node: self._failed.get(node, 0),
         )
         self._machine = HandoverMachine(self.tools)
         self._pace = Pace(clock, config.cycle.handover_period)
@@ -70,6 +78,7 @@ class Daemon:
         self._recovered = False
         self._index = PlannerIndex()
         self.answers = Answers(store, clock, self.metrics, config)
+        self.answers.gpu_use_of = self.board.use_of
 
     def reconfigure(self, config: Config) -> None:
         """Take a new configuration over: mode, policy, topology. Database, sockets and timetable need a restart."""
@@ -128,6 +137,7 @@ class Daemon:
         self._specs = {s.spec.name: s.spec for s in view.services}
         self._node_shapes.clear()
         self._node_shapes.update({n.name: view.shapes[n.shape] for n in view.nodes if n.shape is not None})
+        self._failed = {n.name: n.failed for n in view.nodes if n.unfit}
         self.answers.trouble = None
         self.answers.adapter = seen.cluster.adapter
         self._tell_problems(view.problems)
@@ -136,6 +146,7 @@ class Daemon:
         result = plan(view, self._index)
         self.answers.seen(view, result)
         self.metrics.seen(view)
+        self.metrics.readings(self.board.counts())
         self._record(view, result)
         if view.mode == "act":
             self._act(seen, result)

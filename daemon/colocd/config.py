@@ -9,6 +9,7 @@ import msgspec
 
 from coloc_topology.errors import TopologyError
 from coloc_topology.hostlist import expand
+from colocd.config_telemetry import TELEMETRY_RULES, TelemetryConfig
 from colocd.core.policy import Policy
 from colocd.errors import BadConfig
 from colocd.toml import LIMIT, Document
@@ -93,6 +94,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     slurm: SlurmConfig = SlurmConfig()
     topology: TopologyConfig = TopologyConfig()
     cycle: CycleConfig = CycleConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     policy: Policy = Policy()
     api: ApiConfig = ApiConfig()
 
@@ -137,6 +139,7 @@ RULES: dict[str, Rule] = {
     "topology.sources[].file": Rule(check=absolute_path),
     "cycle.period": duration(high=3600.0),
     "cycle.handover_period": duration(high=60.0),
+    **TELEMETRY_RULES,
     "policy.batch_partitions": Rule(check=lambda names: None if names else "must name at least one partition"),
     "policy.batch_partitions[]": Rule(check=one_line),
     "policy.online_partitions": Rule(),

@@ -1,11 +1,13 @@
 """colocd's own Prometheus metrics; names and meaning in docs/metrics.md."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from colocd.core.need import counted, need
 from colocd.core.view import ReplicaState, View
 from colocd.core.wishes import is_wish
-from colocd.gpu_use import gpu_use
+from colocd.gpu_use import gpu_busy, gpu_use
 from colocd.store.records import Handover
 
 _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -26,6 +28,12 @@ class Metrics:
         self._load = Gauge(
             "coloc_service_load", "Load in the service's own measure; NaN: unknown", ["service"], registry=r
         )
+        self._busy = Gauge(
+            "coloc_gpus_busy_ratio", "Part of the time in which a kernel ran, 0 to 1", ["use"], registry=r
+        )
+        self._told = Gauge("coloc_gpu_nodes_read", "Nodes with a fresh reading of their GPUs", registry=r)
+        self._readings = Counter("coloc_gpu_readings", "What agents and Prometheus brought", ["what"], registry=r)
+        self._counted: dict[str, int] = {}
         self._problems = Gauge("coloc_problems", "Readings that failed in the last cycle", registry=r)
         self._paused = Gauge("coloc_paused", "1 while coloc is paused", registry=r)
         self._handovers = Counter("coloc_handovers", "Ended handovers", ["outcome"], registry=r)
@@ -62,6 +70,17 @@ class Metrics:
             self._have.labels(name).set(len(counted(service)))
             self._ready.labels(name).set(sum(r.state is ReplicaState.READY for r in service.replicas))
             self._load.labels(name).set(service.load.value if service.load is not None else float("nan"))
+
+        self._told.set(len(view.gpus))
+        self._busy.clear()
+        for use, share in gpu_busy(view).items():
+            self._busy.labels(use).set(share)
+
+    def readings(self, counts: Mapping[str, int]) -> None:
+        """Bring the counters of GPU readings up to these sums."""
+        for what, count in counts.items():
+            self._readings.labels(what).inc(max(0, count - self._counted.get(what, 0)))
+        self._counted = dict(counts)
 
     def handover(self, h: Handover) -> None:
         """Count an ended handover."""

@@ -26,6 +26,7 @@ from colocd.core.view import (
 )
 from colocd.core.wishes import served
 from colocd.errors import BadFile
+from colocd.gpus.board import GpuBoard
 from colocd.servicefile import spec_from_json
 from colocd.shapes import LoadedShapes, load_shapes
 from colocd.site_check import SiteWatch, Weight, blocking
@@ -54,11 +55,14 @@ class Observed(msgspec.Struct, frozen=True):
 class Observer:
     """Builds views; remembers load histories, counters and since when a service's load is low."""
 
-    def __init__(self, slurm: SlurmPort, store: Store, clock: Clock, scraper: Scraper, period: float) -> None:
+    def __init__(
+        self, slurm: SlurmPort, store: Store, clock: Clock, scraper: Scraper, period: float, board: GpuBoard
+    ) -> None:
         self._slurm = slurm
         self._store = store
         self._clock = clock
         self._scraper = scraper
+        self._board = board
         self._loads = LoadReader(max_gap=max(180.0, 3 * period))
         self._traces = Traces(store)
         self._low_since: dict[str, float] = {}
@@ -68,6 +72,7 @@ class Observer:
     def forget_topology(self) -> None:
         """Read the topology files again with the next view (after a reload)."""
         self._shapes = None
+        self._board.forget_topology()
 
     def shapes(self, config: Config, cluster: Cluster) -> LoadedShapes:
         """Shapes of the cluster's nodes, read again when the nodes change."""
@@ -84,6 +89,8 @@ class Observer:
         loaded = self.shapes(config, cluster)
         handovers = self._store.handovers(only_open=True)
         specs, rows, problems = self._specs()
+        gpus = self._board.look(config, cluster.nodes, cluster.jobs)
+        problems += gpus.problems
         findings = self._site.look(cluster, config)
         problems += cluster.notes + loaded.problems + tuple(f.text for f in findings if f.weight is Weight.ERROR)
         replicas = _replicas(self._store.replicas(), handovers)
@@ -100,7 +107,10 @@ class Observer:
         services = tuple(
             self._service(specs[r.name], r, replicas, loads[r.name], config, now) for r in rows if r.name in specs
         )
-        nodes = tuple(msgspec.structs.replace(n, shape=loaded.nodes.get(n.name)) for n in cluster.nodes)
+        nodes = tuple(
+            msgspec.structs.replace(n, shape=loaded.nodes.get(n.name), unfit=gpus.unfit.get(n.name, ()))
+            for n in cluster.nodes
+        )
         view = View(
             at=now,
             mode=config.mode,
@@ -113,6 +123,7 @@ class Observer:
             facts=facts,
             services=services + self._wishes(cluster.jobs, handovers, config, now),
             handovers=tuple(_brief(h) for h in handovers),
+            gpus=gpus.readings,
             problems=problems,
         )
         idle = {(name, slot) for name, load in loads.items() for slot in load.idle}

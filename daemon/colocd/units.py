@@ -86,6 +86,20 @@ def one_line(value: str) -> str | None:
     return None if bad is None else f"contains the control character U+{ord(bad):04X}"
 
 
+def split_address(text: str) -> tuple[str, int] | None:
+    """Host and port of `host:port`, an IPv6 address in brackets; None: it is not that."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        return None
+    return (bare, int(port)) if ":" not in bare or host.startswith("[") else None
+
+
+def host_port(value: str) -> str | None:
+    """Refuse what is not `host:port`."""
+    return one_line(value) or (None if split_address(value) else f"must be host:port, not {value!r:.60}")
+
+
 def absolute_path(value: str) -> str | None:
     """Refuse what is not an absolute path."""
     return one_line(value) or (None if value.startswith("/") else f"must be an absolute path, not {value!r:.60}")

@@ -58,7 +58,7 @@ class FakeBackend:
                 "sentence": "chat needs 3 replicas, has 3; released 1 job",
                 "problems": self.problems,
             },
-            "gpus": {"total": 32, "serving": 12, "batch": 14, "free": 5, "other": 0, "unknown": 1},
+            "gpus": {"total": 32, "serving": 12, "batch": 14, "free": 5, "failed": 0, "other": 0, "unknown": 1},
             "services": self.service_list,
             "handovers": [
                 {

@@ -45,7 +45,7 @@ def test_the_tide(rig: DaemonRig) -> None:
     kinds = {d["kind"] for d in rig.daemon.answers.explain(evicted[0])["decisions"]}
     assert {"release", "evict"} <= kinds
     assert rig.daemon.answers.status()["gpus"] == {
-        "total": 16, "serving": 2, "batch": 14, "free": 0, "other": 0, "unknown": 0,
+        "total": 16, "serving": 2, "batch": 14, "free": 0, "failed": 0, "other": 0, "unknown": 0,
     }  # fmt: skip
 
 

@@ -174,7 +174,7 @@ def test_absurd_texts_are_refused(text: str) -> None:
         ("[topology]\n[[topology.sources]]\nnodes = 'n'\n", "f:2: topology.sources[0].file: is missing"),
         (
             "'a b' = 1",
-            "f:1: 'a b': is not a known key; known here: mode, database, slurm, topology, cycle, policy, api",
+            "f:1: 'a b': is not a known key; known here: mode, database, slurm, topology, cycle, telemetry, policy, api",
         ),
         ("mode = 1\n\n[api]\nsocket = 2", "f:1: mode: must be one of 'advise', 'act', not 1 (more on line 4)"),
     ],

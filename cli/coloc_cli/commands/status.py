@@ -8,7 +8,7 @@ from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
 from coloc_cli.words import ago, gpu_set, joined, span
 
-GPU_USES = ("serving", "batch", "free", "other", "unknown")
+GPU_USES = ("serving", "batch", "free", "failed", "other", "unknown")
 
 
 @click.command()
@@ -52,7 +52,7 @@ def _head(status: dict[str, Any], now: float) -> None:
     else:
         output.paragraph("last cycle", "none yet")
     if gpus := status.get("gpus"):
-        uses = [f"{output.clean(gpus.get(use))} {use}" for use in GPU_USES if gpus.get(use) != 0]
+        uses = [f"{output.clean(gpus.get(use))} {use}" for use in GPU_USES if gpus.get(use, 0) != 0]
         output.paragraph("GPUs", f"{output.clean(gpus.get('total'))}: {', '.join(uses)}")
 
 

@@ -187,6 +187,8 @@ class HandoverMachine:
         if not node.up:
             return tools.save(h, abort=f"node {h.node} is {node.state}")
         spec = self._spec(h)
+        if broken := h.want & tools.failed(h.node):
+            return tools.save(h, abort=f"{placing.describe(broken)} of {h.node} failed meanwhile")
         if tools.store.intent(placing.replica_key(h)) is not None:
             ready, wrong = True, None  # Submitted before a crash: its outcome is looked up, not called again.
         else:
@@ -235,7 +237,8 @@ class HandoverMachine:
             return tools.save(h, abort=f"the topology of {h.node} is not known any more")
         spec = self._spec(h)
         level = table.level_of(h.got)
-        if level >= placing.required(h, spec) or spec.mode is Mode.BEST_EFFORT:
+        broken = h.got & tools.failed(h.node)
+        if not broken and (level >= placing.required(h, spec) or spec.mode is Mode.BEST_EFFORT):
             row = ReplicaRow(
                 service=h.service,
                 slot=h.slot,

@@ -97,7 +97,8 @@ def shape_free_set(tools: Tools, h: Handover, node: Node, table: FitTable, level
 
     Plugs cannot be told which GPU to take either: all free GPUs are plugged, then the plugs on wanted ones are ended.
     """
-    if h.gpu_type is not None or any_choice_fits(table, node.free, h, level):
+    broken = node.free & tools.failed(h.node)
+    if not broken and (h.gpu_type is not None or any_choice_fits(table, node.free, h, level)):
         return True, None
     _, found = own_jobs(tools, h)
     plugs = {ref: job for ref, job in found.items() if job.state in ALIVE}

@@ -24,7 +24,9 @@ RETRY = "retry-at:"
 
 
 class Tools:
-    """Composition of the acting side. `user` is colocd's own user; `spec` and `shape` answer None for unknown names."""
+    """Composition of the acting side. `user` is colocd's own user; `spec` and `shape` answer None for unknown names;
+    `failed` the mask of a node's GPUs that must not be given out.
+    """
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class Tools:
         user: str,
         spec: Callable[[str], ServiceSpec | None],
         shape: Callable[[str], Shape | None],
+        failed: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self.slurm = slurm
         self.store = store
@@ -44,6 +47,7 @@ class Tools:
         self.user = user
         self.spec = spec
         self.shape = shape
+        self.failed = failed
         self.ledger = Ledger(store, clock)
 
     def table(self, node: str) -> FitTable | None:

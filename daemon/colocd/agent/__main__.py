@@ -16,10 +16,11 @@ from colocd.agent.faults import FaultMemory
 from colocd.agent.jobs import JobFinder
 from colocd.agent.sample import Sampler
 from colocd.agent.send import TTL, Sender
-from colocd.agent.settings import DEFAULT_PATH, Settings, address, load_settings
+from colocd.agent.settings import DEFAULT_PATH, Settings, load_settings
 from colocd.clock import Clock, SystemClock
 from colocd.errors import BadConfig, ColocError
 from colocd.munge import Munge
+from colocd.units import split_address
 
 log = logging.getLogger("coloc-agent")
 
@@ -72,7 +73,7 @@ class Agent:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         host = settings.node or os.uname().nodename.partition(".")[0]
-        where = address(settings.server)
+        where = split_address(settings.server)
         if where is None:
             raise BadConfig(f"server: {settings.server!r} is not host:port")
         self._settings, self._clock = settings, clock

@@ -6,7 +6,7 @@ import msgspec
 
 from colocd.errors import BadConfig
 from colocd.toml import LIMIT, Document
-from colocd.units import Rule, absolute_path, duration, one_line
+from colocd.units import Rule, absolute_path, duration, host_port, one_line
 
 DEFAULT_PATH = Path("/etc/coloc/agent.toml")
 
@@ -32,21 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where critical XIDs are remembered until the node is started again."""
 
 
-def address(text: str) -> tuple[str, int] | None:
-    """Host and port of `host:port`; None: it is not that."""
-    host, colon, port = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        return None
-    return (host, int(port)) if ":" not in host or text.startswith("[") else None
-
-
-def _server(value: str) -> str | None:
-    return one_line(value) or (None if address(value) else "must be host:port")
-
-
 RULES: dict[str, Rule] = {
-    "server": Rule(check=_server),
+    "server": Rule(check=host_port),
     "node": Rule(check=one_line),
     "period": duration(high=600.0),
     "send_every": duration(high=3600.0),

@@ -66,7 +66,8 @@ class Pack:
 
     def __init__(self, land: Ground, placed: Mapping[str, int]) -> None:
         self.land, self.index, self._placed = land, land.index, placed
-        self.free: Ints = np.where(land.open, land.free_masks, 0)
+        # Where Slurm takes a failed GPU for a free one, it may give it to the job, and nobody can tell it not to.
+        self.free: Ints = np.where(land.open & ~land.index.risky, land.free_masks, 0)
         self.gpus: Ints = popcount(self.free)
         self.cpus: Ints = self.index.cpus.copy()
         self._picks = Picks(self.index)

@@ -19,6 +19,13 @@ FATAL_XIDS = {
 """XIDs after which a GPU needs a reset or a repair (NVIDIA's XID catalogue); the others are an application's own doing."""
 
 
+class FailedGpu(msgspec.Struct, frozen=True):
+    """A GPU of a node, by Slurm's index, that must not be given out, and why."""
+
+    gpu: int
+    why: str
+
+
 class NodeReadings(msgspec.Struct, frozen=True, kw_only=True):
     """Readings of one node at `at`, by Slurm's GPU index. None: not told.
 

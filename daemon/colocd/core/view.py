@@ -10,7 +10,8 @@ import msgspec
 
 from coloc_topology.shape import Shape, mask_of
 from colocd.core.policy import Policy
-from colocd.core.readings import NodeReadings
+from colocd.core.readings import FailedGpu as FailedGpu
+from colocd.core.readings import NodeReadings as NodeReadings
 from colocd.core.service import LinkLevel, Mode, ServiceSpec
 
 VIEW_VERSION = 1
@@ -138,8 +139,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """Leaf switch; None: not known."""
     block: str | None = None
     """Block; None: none, or not known."""
-    unfit: dict[int, str] = msgspec.field(default_factory=dict)
-    """GPUs that have failed, by index, and why: never free, whatever Slurm thinks."""
+    unfit: tuple[FailedGpu, ...] = ()
+    """GPUs that have failed: never free, whatever Slurm thinks."""
 
     @property
     def free(self) -> int:
@@ -151,7 +152,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def failed(self) -> int:
         """Mask of the GPUs that have failed."""
-        return mask_of(self.unfit)
+        return mask_of(failed.gpu for failed in self.unfit)
 
 
 class ReplicaState(StrEnum):
