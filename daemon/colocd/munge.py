@@ -8,7 +8,7 @@ import ctypes
 import socket
 from typing import Any, NamedTuple
 
-from colocd.errors import ColocError, NotFound
+from colocd.errors import NotFound
 
 _TTL, _ADDR4, _ENCODED, _DECODED, _SOCKET, _UID_ONLY = 4, 5, 6, 7, 8, 9
 SOCKET_ERRORS = (6, 7)
@@ -16,11 +16,8 @@ EXPIRED, REWOUND, REPLAYED, UNAUTHORIZED = 15, 16, 17, 18
 SUCCESS = 0
 
 
-class MungeUnreachable(ColocError):
-    """munged of this host does not answer; nothing was sent or read."""
-
-    exit_code = 69
-    hint = "check the munge service on this host"
+class MungeUnreachable(Exception):
+    """munged of this host does not answer, or refuses; nothing was sent or read. A passing trouble: it ends no program."""
 
 
 class Credential(NamedTuple):

@@ -14,12 +14,12 @@ from pathlib import Path
 from colocd.agent.buffer import Buffer
 from colocd.agent.faults import FaultMemory
 from colocd.agent.jobs import JobFinder
-from colocd.agent.sample import Sampler
-from colocd.agent.send import TTL, Sender
+from colocd.agent.sample import DriverReplaced, Sampler
+from colocd.agent.send import TTL, NotSent, Sender
 from colocd.agent.settings import DEFAULT_PATH, Settings, load_settings
 from colocd.clock import Clock, SystemClock
 from colocd.errors import BadConfig, ColocError
-from colocd.munge import Munge
+from colocd.munge import Munge, MungeUnreachable
 from colocd.units import split_address
 
 log = logging.getLogger("coloc-agent")
@@ -45,6 +45,9 @@ def main(argv: list[str] | None = None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         Agent(settings, SystemClock()).run(stop)
+    except DriverReplaced as error:
+        sys.stderr.write(f"coloc-agent: the driver was replaced, so this process ends: {error}\n")
+        raise SystemExit(error.exit_code) from None
     except ColocError as error:
         sys.stderr.write(f"coloc-agent: {error}\n  {error.hint}\n")
         raise SystemExit(error.exit_code) from None
@@ -112,7 +115,7 @@ class Agent:
         why = ""
         try:
             self._sender.round(self.buffer, self._sampler.problems)
-        except ColocError as error:
+        except (NotSent, MungeUnreachable) as error:
             why = str(error)
         with contextlib.suppress(OSError):
             self._say("sending", why)

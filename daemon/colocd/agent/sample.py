@@ -7,7 +7,7 @@ from typing import Any
 from colocd.agent.faults import FaultMemory
 from colocd.agent.jobs import JobFinder
 from colocd.agent.wire import GpuInfo, GpuSample, Instance, JobUse
-from colocd.errors import ColocError, NotFound
+from colocd.errors import NotFound
 from colocd.telemetry.nvml import Nvml
 
 MIB = 1 << 20
@@ -24,11 +24,10 @@ LOOK_AGAIN = 12
 """Samples after which NVML is opened anew while a GPU is lost: after its reset the old handle stays dead."""
 
 
-class DriverReplaced(ColocError):
+class DriverReplaced(Exception):
     """The driver was upgraded under this process; only a new process gets the new library."""
 
     exit_code = 75
-    hint = "systemd starts the agent again"
 
 
 class Sampler:

@@ -6,7 +6,6 @@ import struct
 from colocd.agent import wire
 from colocd.agent.buffer import Buffer
 from colocd.clock import Clock
-from colocd.errors import ColocError
 from colocd.munge import Munge
 
 TIMEOUT = 5.0
@@ -16,11 +15,8 @@ MOST = 4
 """Batches a round: after an outage the agents must not drown colocd."""
 
 
-class NotSent(ColocError):
+class NotSent(Exception):
     """The batch did not arrive, or colocd refused it; it is kept and sent again."""
-
-    exit_code = 75
-    hint = "the agent tries again by itself"
 
 
 class Sender:
