@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from coloc_topology.shape import idx
+from colocd.api.peer import peer, signed
+from colocd.api.rights import check_apply
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.actions import Plan, Release, encode_plan
@@ -33,6 +36,8 @@ class Answers:
         self.config = config
         self.trouble: str | None = None
         self.gpu_use_of: Callable[[str], str | None] = lambda _: None
+        self.private = False
+        """Whether the site hides people's jobs from each other."""
         self._last: tuple[View, Plan] | None = None
         self._cycle: dict[str, Any] | None = None
         self.adapter: str | None = None
@@ -166,7 +171,9 @@ class Answers:
 
     def apply_service(self, text: str, filename: str) -> dict[str, Any]:
         """See `Backend.apply_service`."""
-        spec = parse_service(text, filename)
+        # By its bare name: parse_service would read a script file beside an absolute one, with colocd's rights.
+        spec = parse_service(text, Path(filename).name)
+        check_apply(spec.user, text, filename, peer())
         wanted = spec_to_json(spec)
         old = next((r for r in self._store.services() if r.name == spec.name), None)
         changed = old is None or old.spec != wanted or old.removed
@@ -203,12 +210,24 @@ class Answers:
         self._decide("coloc", "resume", "resumed")
         return {"paused": None}
 
+    def hides_jobs(self) -> str | None:
+        """See `Backend.hides_jobs`."""
+        return (self.config.api.group or "") if self.private else None
+
+    def owner(self, ref: str) -> str | None:
+        """See `Backend.owner`."""
+        view = self._last[0] if self._last is not None else None
+        found = next((j.user for j in view.jobs if j.ref == ref), None) if view is not None else None
+        if found is None:
+            found = next((r.user for r in self._store.jobs(unended=False) if r.ref == ref), None)
+        return found
+
     def metrics(self) -> bytes:
         """See `Backend.metrics`."""
         return self._metrics.text()
 
     def _decide(self, subject: str, kind: str, text: str) -> None:
-        self._store.add_decisions([Decision(at=self._clock.now(), subject=subject, kind=kind, text=text)])
+        self._store.add_decisions([Decision(at=self._clock.now(), subject=subject, kind=kind, text=signed(text))])
 
 
 def _version() -> str:

@@ -140,6 +140,7 @@ class Daemon:
         self._failed = {n.name: n.failed for n in view.nodes if n.unfit}
         self.answers.trouble = None
         self.answers.adapter = seen.cluster.adapter
+        self.answers.private = seen.private
         self._tell_problems(view.problems)
         for sentence in seen.odd:
             self._say_once(f"setup:{sentence}", "coloc", "setup", sentence)

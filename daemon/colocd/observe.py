@@ -50,6 +50,8 @@ class Observed(msgspec.Struct, frozen=True):
     idle: set[tuple[str, int]]
     odd: tuple[str, ...] = ()
     """What of the site's set-up is not as coloc would like it, one sentence each."""
+    private: bool = False
+    """The site hides people's jobs from each other."""
 
 
 class Observer:
@@ -128,7 +130,7 @@ class Observer:
         )
         idle = {(name, slot) for name, load in loads.items() for slot in load.idle}
         odd = tuple(f"{f.text}; {f.hint}" for f in findings if f.weight is Weight.WARNING)
-        return Observed(view, cluster, ready, idle, odd)
+        return Observed(view, cluster, ready, idle, odd, self._site.hides_jobs)
 
     def _specs(self) -> tuple[dict[str, ServiceSpec], tuple[ServiceRow, ...], tuple[str, ...]]:
         specs: dict[str, ServiceSpec] = {}

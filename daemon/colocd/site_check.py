@@ -53,6 +53,11 @@ def blocking(findings: Iterable[Finding]) -> str | None:
 class SiteWatch:
     """Looks at how Slurm is set up, now and then, and remembers what it found."""
 
+    @property
+    def hides_jobs(self) -> bool:
+        """Whether Slurm hides people's jobs from each other, as far as is known."""
+        return self._site is not None and "jobs" in self._site[0].settings.get("PrivateData", "").split(",")
+
     def __init__(self, slurm: SlurmPort, clock: Clock) -> None:
         self._slurm = slurm
         self._clock = clock

@@ -38,6 +38,7 @@ class FakeBackend:
         self.gate = threading.Event()
         self.gate.set()
         self.waiting = threading.Event()
+        self.hidden_from: str | None = None
 
     def _note(self, *call: Any) -> None:
         self.calls.append(call)
@@ -162,3 +163,9 @@ class FakeBackend:
     def metrics(self) -> bytes:
         self._note("metrics")
         return b"# TYPE coloc_gpus gauge\ncoloc_gpus 32\n"
+
+    def hides_jobs(self) -> str | None:
+        return self.hidden_from
+
+    def owner(self, ref: str) -> str | None:
+        return next((row["user"] for row in self.queue() if row["ref"] == ref), None)

@@ -1,5 +1,6 @@
 """`coloc service`: apply, list, show and remove services."""
 
+import os
 import sys
 from typing import Any
 
@@ -36,7 +37,7 @@ def apply(app: App, files: tuple[str, ...], as_json: bool) -> None:
     try:
         with app.client() as client:
             for name, text in texts:
-                answer = client.apply_service(text, "stdin" if name == "-" else name)
+                answer = client.apply_service(text, "stdin" if name == "-" else os.path.abspath(name))
                 answers.append(answer)
                 if not as_json:
                     output.say(

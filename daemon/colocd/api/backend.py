@@ -53,6 +53,14 @@ class Backend(Protocol):
         """Act again."""
         ...
 
+    def hides_jobs(self) -> str | None:
+        """None: everybody may see all jobs. Else the site hides them, but from this group (empty: from all but root)."""
+        ...
+
+    def owner(self, ref: str) -> str | None:
+        """The user of a job that coloc knows; None: it knows none of that id."""
+        ...
+
     def metrics(self) -> bytes:
         """Prometheus text."""
         ...

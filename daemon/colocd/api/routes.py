@@ -4,10 +4,11 @@ Backend calls run in threads of the given pool, so one that blocks (a slow slurm
 """
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from starlette.applications import Starlette
@@ -18,6 +19,8 @@ from starlette.routing import Route
 
 from colocd.api.answers import error_answer, json_answer
 from colocd.api.backend import Backend
+from colocd.api.discreet import Discreet
+from colocd.api.peer import enter
 from colocd.errors import BadRequest, ColocError, NotAllowed
 
 log = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ class _TooLarge(Exception):
 
 def build_app(backend: Backend, *, admin: bool, pool: Executor) -> Starlette:
     """The application of one socket; with `admin` False changing routes answer 403."""
-    api = _Api(backend, pool)
+    api = _Api(backend if admin else cast("Backend", Discreet(backend)), pool)
     reads: list[tuple[str, Handler]] = [
         ("/v1/status", api.status),
         ("/v1/view", api.view),
@@ -64,6 +67,7 @@ def _guarded(handler: Handler) -> Handler:
     """Turn every exception into an answer: a `ColocError` as itself, anything else logged here and told as 500."""
 
     async def answer(request: Request) -> Response:
+        enter(request.client.host if request.client is not None else None)
         try:
             return await handler(request)
         except _TooLarge:
@@ -100,7 +104,8 @@ class _Api:
         self._pool = pool
 
     async def _call(self, call: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+        context = contextvars.copy_context()  # who asks goes along into the thread
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call, *args)
 
     async def _json(self, call: Callable[..., Any], *args: Any) -> Response:
         return json_answer(await self._call(call, *args))

@@ -9,6 +9,7 @@ from socket import socket
 import uvicorn
 
 from colocd.api.backend import Backend
+from colocd.api.peer import PeerProtocol
 from colocd.api.routes import build_app
 from colocd.api.sockets import UnixSocket, listen
 from colocd.config import ApiConfig
@@ -110,7 +111,7 @@ class _Server(uvicorn.Server):
 def _settings(app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # a Starlette application is an ASGI application
-        http="h11",
+        http=PeerProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -94,7 +94,8 @@ def parse_serving(
                 values[fact] = _read(found, wanted[fact], fact, at)
         except ValueError as wrong:
             reasons[fact] = str(wrong)
-    return ServingSample(**values, **spreads, reasons=reasons, at=at, tick=tick)
+    sample = ServingSample(reasons=reasons, at=at, tick=tick)
+    return msgspec.structs.replace(sample, **values, **spreads)
 
 
 class _Series:
