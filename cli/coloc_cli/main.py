@@ -17,6 +17,7 @@ COMMANDS = {
     "queue": "Batch jobs in coloc's care, like squeue.",
     "plan": "What coloc would do now, and why.",
     "explain": "Why a job, service or handover is where it is.",
+    "forecast": "A service's foreseen load; backtest on a recorded one.",
     "history": "The newest decisions and handovers.",
     "pause": "Stop acting until `coloc resume`.",
     "resume": "Act again after `coloc pause`.",

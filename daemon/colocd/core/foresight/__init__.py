@@ -1,0 +1,1 @@
+"""Foresight: forecasts of a service's load as calibrated quantiles (docs/forecasting.md)."""
