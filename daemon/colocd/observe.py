@@ -11,7 +11,7 @@ from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.forecast import foresee
 from colocd.core.need import need
-from colocd.core.service import ServiceSpec
+from colocd.core.service import Measure, ServiceSpec
 from colocd.core.view import (
     HandoverBrief,
     Held,
@@ -33,6 +33,7 @@ from colocd.site_check import SiteWatch, Weight, blocking
 from colocd.slurm.port import Cluster, SlurmPort
 from colocd.store.port import Store
 from colocd.store.records import BatchJob, Handover, LoadSample, ReplicaRow, ServiceRow
+from colocd.telemetry.busy import busy_load
 from colocd.telemetry.load import LoadReader, ServiceLoad
 from colocd.telemetry.scrape import Scraper
 from colocd.telemetry.targets import load_targets, ready_urls
@@ -102,7 +103,12 @@ class Observer:
         urls = {key: url for s in specs.values() for key, url in ready_urls(s, replicas, addresses).items()}
         ready = {(k[0], k[1]): v for k, v in self._scraper.ready(urls).items()}  # type: ignore[index]
         now = self._clock.now()
-        loads = {name: self._loads.read(s, replicas, answers) for name, s in specs.items()}  # type: ignore[arg-type]
+        loads = {
+            name: busy_load(s, replicas, gpus.readings)
+            if s.load.measure is Measure.BUSY
+            else self._loads.read(s, replicas, answers)  # type: ignore[arg-type]
+            for name, s in specs.items()
+        }
         problems += tuple(p for load in loads.values() for p in load.problems)
         self._remember(specs, loads, now)
         facts = self._facts(cluster.jobs, handovers, now)

@@ -201,6 +201,10 @@ def _conflicts(spec: ServiceSpec) -> Iterable[tuple[tuple[str, ...], str]]:
         yield ("min_replicas",), f"must not be above max_replicas ({spec.min_replicas} > {spec.max_replicas})"
     if spec.port_base + spec.max_replicas > 65535:
         yield ("port_base",), f"is too high: port_base + max_replicas ({spec.max_replicas}) must not be above 65535"
+    if (spec.load.measure is Measure.BUSY) == bool(spec.load.url):
+        yield ("load", "url"), "must not be given: busy_gpus is read from the GPUs" if spec.load.url else "is missing"
+    if spec.load.measure is Measure.BUSY:
+        return
     able = measures(spec.load.server, spec.load.series)
     if spec.load.measure not in able:
         others = ", ".join(measure.value for measure in Measure if measure in able)
@@ -280,6 +284,8 @@ def _odd(spec: ServiceSpec) -> Iterable[str]:
         yield "ready.url is not set: a replica counts as ready as soon as its job runs"
     if "port" in load | ready and "COLOC_PORT" not in spec.script:
         yield "the URLs use {port}, but the script never mentions COLOC_PORT"
+    if spec.load.measure is Measure.BUSY:
+        yield "load.measure busy_gpus tells work from none, not much from little; metrics of the server are far better"
     if spec.port_base < 1024:
         yield "port_base is below 1024: an ordinary user's server cannot listen there"
     if spec.lead_time > spec.ready.timeout:

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 from tests.agent.batches import batch, gpus, infos
-from tests.helpers.daemon_rig import DaemonRig
+from tests.helpers.daemon_rig import SERVICE, DaemonRig
 
-from colocd.agent.wire import Batch, GpuSample, Sample
+from colocd.agent.wire import Batch, GpuSample, JobUse, Sample
 from colocd.app import Daemon
 from colocd.config import SlurmConfig
 from colocd.core.readings import FailedGpu, failure
@@ -204,3 +204,33 @@ def test_without_any_source_nothing_is_read(tmp_path: Path) -> None:
 def test_what_a_failure_is(facts: dict[str, object], why: str | None) -> None:
     asked: dict[str, object] = {"lost": None, "xids": (), "ecc": None, "remap": None, **facts}
     assert failure(**asked) == why  # type: ignore[arg-type]
+
+
+def test_a_job_on_gpus_of_others_is_told(rig: GpuRig) -> None:
+    ref = rig.batch("train", gpus=2)
+    rig.run(15)
+    (job,) = rig.jobs()
+    ((node, mask),) = (job.gpus or {}).items()
+    mine, other = mask.bit_length() - 1, next(gpu for gpu in range(8) if not mask >> gpu & 1)
+    told = list(gpus())
+    for gpu in (mine, other):
+        told[gpu] = msgspec.structs.replace(
+            told[gpu], jobs=(JobUse(ref, 1, 500), JobUse("", 1, 1), JobUse("999", 1, 1))
+        )
+    rig.tell(node, tuple(told))
+    rig.daemon.cycle()
+    strays = [problem for problem in rig.view().problems if "did not give" in problem]
+    assert strays == [f"job {ref} runs on GPU {other} of {node}, which Slurm did not give to it"]
+
+
+def test_a_service_without_metrics_is_read_from_its_gpus(rig: GpuRig) -> None:
+    text = SERVICE.format(name="chat", port=rig.endpoint.port)
+    text = text.replace(f'url = "http://127.0.0.1:{rig.endpoint.port}/metrics"', 'measure = "busy_gpus"', 1)
+    rig.daemon.answers.apply_service(text, "chat.toml")
+    rig.run(40)
+    for sm in (75, None):
+        for node in ("n1", "n2"):
+            rig.tell(node, gpus(sm=sm))
+        rig.daemon.cycle()
+        (service,) = rig.view().services
+        assert (service.load.value if service.load else None) == (1.5 if sm is not None else None)

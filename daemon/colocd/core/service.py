@@ -28,6 +28,8 @@ class Measure(StrEnum):
     """Generated tokens per second: what loads a decode group."""
     PROMPT = "prompt_tokens_per_s"
     """Prompt tokens per second: what loads a prefill group."""
+    BUSY = "busy_gpus"
+    """GPUs' worth of time in which kernels ran, for servers that tell nothing themselves."""
 
 
 class Closeness(StrEnum):
@@ -59,7 +61,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """Where load is read: Prometheus text at `url`, per replica if it contains `{address}` or `{port}`, else once."""
 
-    url: str
+    url: str = ""
+    """Empty: the load is read from the GPUs themselves (`busy_gpus`)."""
     measure: Measure = Measure.CONCURRENCY
     server: str = "vllm"
     series: dict[str, str] = msgspec.field(default_factory=dict)

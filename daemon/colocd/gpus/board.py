@@ -87,7 +87,7 @@ class GpuBoard:
         problems += [f"GPU readings of {fold(where)} cannot be used: {why}" for why, where in unplaced.items()]
         if silent:
             problems.append(f"GPU readings of {fold(silent)} are older than {stale:.0f} s")
-        problems += _told(self._unfit, jobs)
+        problems += [*_told(self._unfit, jobs), *_strays(seen, order, jobs)]
         self._account(order, jobs)
         unfit = {
             name: tuple(FailedGpu(gpu, why) for gpu, why in sorted(bad.items()))
@@ -188,3 +188,16 @@ def _told(unfit: dict[str, dict[int, str]], jobs: Sequence[Job]) -> list[str]:
             sits = f"; job {holder} holds it" if holder is not None else ""
             told.append(f"GPU {gpu} of {node} has failed and is not given out: {why}{sits}")
     return told
+
+
+def _strays(seen: dict[str, Seen], order: dict[str, dict[int, int]], jobs: Sequence[Job]) -> list[str]:
+    """Jobs whose processes are on a GPU that Slurm did not give to them. Array tasks have another number there: left out."""
+    held = {job.ref: job.gpus for job in jobs if job.gpus is not None}
+    told: list[str] = []
+    for node, known in order.items():
+        samples = {info.index: sample for info, sample in zip(seen[node].gpus, seen[node].samples, strict=True)}
+        for gpu, index in known.items():
+            found = [use.job for use in samples[index].jobs or () if use.job in held]
+            strays = [job for job in found if not held[job].get(node, 0) >> gpu & 1]
+            told += [f"job {job} runs on GPU {gpu} of {node}, which Slurm did not give to it" for job in strays]
+    return told[:8]

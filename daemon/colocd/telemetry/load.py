@@ -132,6 +132,8 @@ def _value(measure: Measure, meter: Metered, answer: Answer | None) -> tuple[flo
             facts, parts = ("generation_tokens_total",), (meter.generation,)
         case Measure.PROMPT:
             facts, parts = ("prompt_tokens_total",), (meter.prompt,)
+        case Measure.BUSY:
+            return None, "it is read from the GPUs"  # by `busy_load`
         case _:
             assert_never(measure)
     known = [part for part in parts if part is not None]

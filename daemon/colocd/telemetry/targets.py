@@ -25,6 +25,8 @@ def fill_url(url: str, spec: ServiceSpec, replica: Replica, address: str) -> str
 
 def load_targets(spec: ServiceSpec, replicas: Iterable[Replica], addresses: Mapping[str, str]) -> tuple[Target, ...]:
     """List what to scrape for a service's load. `addresses`: NodeAddr by node name. Replicas without a node are left out."""
+    if not spec.load.url:
+        return ()
     if not per_replica(spec.load.url):
         return (Target((spec.name, None), spec.load.url, spec.load.server, spec.load.series),)
     return tuple(
