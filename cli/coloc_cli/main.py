@@ -24,7 +24,7 @@ COMMANDS = {
     "topo": "Links between GPUs: show, check, import, dump.",
     "service": "Apply, list, show and remove services.",
     "sbatch": "Submit a batch job; takes all options of sbatch.",
-    "presets": "What `coloc sbatch --coloc-preset` knows.",
+    "presets": "Presets of `coloc sbatch`, by library.",
     "checkpointed": "Inside a job: say that a checkpoint is complete.",
     "snapshot": "Write the last view to a file.",
     "config": "Check the configuration file.",

@@ -134,7 +134,7 @@ def test_other_interpreters(inside: Inside) -> None:
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_the_program_is_asked_not_the_shell_and_the_job_waits(inside: Inside, code: int) -> None:
-    inside.start(f"{sys.executable} saves.py {code} | tee log", PROGRAM)
+    inside.start(f"set -o pipefail; {sys.executable} saves.py {code} | tee log", PROGRAM)
     inside.up()
     inside.ask()
     inside.until(lambda: inside.mark.yielded, "the word that it gives way")

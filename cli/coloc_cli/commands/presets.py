@@ -12,7 +12,7 @@ from coloc_cli.app import App, json_option, pass_app, shared_options
 @shared_options
 @pass_app
 def command(app: App, name: str | None, as_json: bool) -> None:
-    """Presets of `coloc sbatch` for the libraries batch jobs use.
+    """Presets of `coloc sbatch`, by library.
 
     With a NAME: what the preset sets, and what the job has to do itself.
     """
