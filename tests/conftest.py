@@ -15,7 +15,12 @@ from colocd.slurm.cli import CliSlurm
 from colocd.slurm.port import Submission
 from colocd.testcluster import PrivateCluster
 
-ASKED_FOR = {"matrix": ("COLOC_TEST_MATRIX", "make test-crash"), "releases": ("COLOC_TEST_RELEASES", "make test-slurm")}
+ASKED_FOR = {
+    "matrix": ("COLOC_TEST_MATRIX", "make test-crash"),
+    "releases": ("COLOC_TEST_RELEASES", "make test-slurm"),
+    "presets": ("COLOC_TEST_PRESETS", "make test-presets"),
+    "evictions": ("COLOC_TEST_EVICTIONS", "make test-evictions"),
+}
 """Marks of tests that are left out unless this variable is 1: with what runs them."""
 FOREVER = "#!/bin/bash\nwhile :; do sleep 0.2; done\n"
 

@@ -147,6 +147,16 @@ def test_the_program_is_asked_not_the_shell_and_the_job_waits(inside: Inside, co
     assert inside.requeued()[0] == 0
 
 
+def test_an_end_with_an_error_after_a_new_checkpoint(inside: Inside) -> None:
+    """As torchrun ends."""
+    inside.start(f"exec {sys.executable} saves.py 1", Wishes(signal="TERM", to="program", ack="exit", files="saved"))
+    inside.up()
+    inside.ask()
+    inside.until(lambda: inside.mark.yielded, "the word that it gives way")
+    assert inside.mark.saved
+    inside.requeued()
+
+
 @pytest.mark.parametrize(("code", "yields"), [(85, True), (0, False), (1, False)])
 def test_agreed_exit_codes(inside: Inside, code: int, yields: bool) -> None:
     inside.start(

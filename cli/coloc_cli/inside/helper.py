@@ -103,8 +103,7 @@ class Runner:
             os.environ["COLOC_SCRIPT"] = script
             return ["/bin/sh", "-c", self.args.resume, "resume", *rest]
         with open(script, "rb") as file:
-            first = os.fsdecode(file.readline())
-        interpreter = first[2:].strip().split(None, 1) if first.startswith("#!") else ["/bin/sh"]
+            interpreter = os.fsdecode(file.readline())[2:].strip().split(None, 1)
         more = shlex.split(self.args.resume_arg) if again and self.args.resume_arg else []
         return [*interpreter, script, *rest, *more]
 
@@ -219,7 +218,8 @@ class Runner:
         if self.asked is not None and not self.ended:
             if self.yielded is None and self.agreed(code):
                 self.tidy()
-                good = code == 0 or code in self.codes()
+                good = code == 0 or code in self.codes() or (self.watch and self.watch.look()[0] >= self.asked_at())
+                good = good if self.saver is None else self.saver.wait() == 0  # saving from outside ended it
                 self.give_way(time.time() if good else None)
             elif self.yielded is None and self.args.ack == "report":
                 word = (self.job.facts() or {}).get("yielded", "")
