@@ -62,6 +62,11 @@ class Client:
         """See `Backend.queue`."""
         return self._list(self._read.ask("GET", "/v1/queue"))
 
+    def report(self, month: str | None, user: str | None) -> list[dict[str, Any]]:
+        """See `Backend.report`."""
+        asked = {key: value for key, value in (("month", month), ("user", user)) if value is not None}
+        return self._list(self._read.ask("GET", "/v1/report", params=asked))
+
     def services(self) -> list[dict[str, Any]]:
         """See `Backend.services`."""
         return self._list(self._read.ask("GET", "/v1/services"))
@@ -78,6 +83,11 @@ class Client:
     def remove_service(self, name: str) -> dict[str, Any]:
         """Remove a service: its replicas are drained."""
         return self._object(self._admin.ask("DELETE", f"/v1/services/{quote(name, safe='')}"))
+
+    def override(self, name: str, reason: str) -> dict[str, Any]:
+        """See `Backend.override`."""
+        body = json.dumps({"reason": reason}).encode()
+        return self._object(self._admin.ask("POST", f"/v1/services/{quote(name, safe='')}/override", content=body))
 
     def pause(self, reason: str) -> dict[str, Any]:
         """Stop acting after the current step."""

@@ -66,6 +66,18 @@ def record_checkpoint(environ: Mapping[str, str], clock: Clock, *, give_up: bool
     return {"job": ref, "managed": True, "saved": facts.saved, "yielded": facts.yielded}
 
 
+def record_unpark(ref: str, environ: Mapping[str, str], clock: Clock) -> None:
+    """Write into the job's mark that it may be tried again. Errors as `record_checkpoint`; `NotFound` without a mark."""
+    if not _REF.match(ref):
+        raise BadRequest(f"{ref!r:.60} is no job id", "job ids look like 17, or 17_3 for an array task")
+    comment = read_comment(ref, environ, clock)
+    facts = parse_comment(comment)
+    if facts is None:
+        raise NotFound(f"job {ref} was not submitted through coloc", "`coloc queue` lists coloc's jobs")
+    facts = msgspec.structs.replace(facts, unparked=float(int(clock.now()) + 1))
+    _slurm(["scontrol", "update", f"jobid={ref}", f"comment={with_checkpoint(comment, facts)}"], ref, environ, clock)
+
+
 def read_comment(ref: str, environ: Mapping[str, str], clock: Clock) -> str:
     """The job's comment, empty when it has none. Errors as `record_checkpoint`."""
     end = f"<{os.urandom(8).hex()}>"  # squeue pads to the width; only our own suffix surely ends the comment

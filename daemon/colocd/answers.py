@@ -8,22 +8,23 @@ from typing import Any
 
 import msgspec
 
-from coloc_topology.shape import idx
+from colocd.act.tools import OVERRIDE
+from colocd.answer_words import decision_words, handover_sentence, handover_words, job_sentence, service_words
 from colocd.api.peer import peer, signed
 from colocd.api.rights import check_apply
 from colocd.clock import Clock
 from colocd.config import Config
+from colocd.core.accounts import Stay, accounts, as_rows
 from colocd.core.actions import Plan, Release, encode_plan
-from colocd.core.need import counted, need
 from colocd.core.plan import explain
 from colocd.core.reclaim import gpu_count
-from colocd.core.view import Held, Job, JobFacts, JobState, ReplicaState, ServiceView, View, encode_view
+from colocd.core.view import JobFacts, JobState, View, encode_view
 from colocd.errors import BadRequest, NotFound, SlurmUnreachable
 from colocd.gpu_use import gpu_use, node_sentences
 from colocd.metrics import Metrics
 from colocd.servicefile import parse_service, spec_to_json
 from colocd.store.port import Store
-from colocd.store.records import Decision, Handover, ServiceRow
+from colocd.store.records import Decision, ServiceRow
 
 
 class Answers:
@@ -73,7 +74,7 @@ class Answers:
             "cycle": self._cycle,
             "gpus": gpu_use(view) if view is not None else None,
             "services": self.services(),
-            "handovers": [_handover(h) for h in self._store.handovers(only_open=True)],
+            "handovers": [handover_words(h) for h in self._store.handovers(only_open=True)],
         }
 
     def view(self) -> bytes:
@@ -97,11 +98,11 @@ class Answers:
             handover = self._store.handover(int(name)) if name.isdigit() else None
             if handover is None:
                 raise NotFound(f"there is no handover {name}")
-            now, known = [_told(handover)], True
+            now, known = [handover_sentence(handover)], True
         if view is not None and kind == "job":
             job = next((j for j in view.jobs if j.ref == name), None)
             if job is not None:
-                now, known = [_job_sentence(job, view.facts.get(name, JobFacts())), *now], True
+                now, known = [job_sentence(job, view.facts.get(name, JobFacts())), *now], True
         if view is not None:
             now, known = [*now, *self._gpus(kind, name, view)], known or any(n.name == name for n in view.nodes)
         decisions = [msgspec.to_builtins(d) for d in self._store.decisions(subject, limit=50)]
@@ -128,7 +129,7 @@ class Answers:
 
     def history(self, limit: int) -> list[dict[str, Any]]:
         """See `Backend.history`."""
-        return [_decision(d) for d in self._store.decisions(limit=limit)]
+        return [decision_words(d) for d in self._store.decisions(limit=limit)]
 
     def queue(self) -> list[dict[str, Any]]:
         """See `Backend.queue`: coloc's batch jobs that have not ended."""
@@ -156,6 +157,23 @@ class Answers:
             )
         return rows
 
+    def report(self, month: str | None, user: str | None) -> list[dict[str, Any]]:
+        """See `Backend.report`."""
+        runs = msgspec.convert(self._store.runs(0.0), tuple[Stay, ...], from_attributes=True)
+        return as_rows(accounts(runs, self._clock.now(), month, user))
+
+    def override(self, name: str, reason: str) -> dict[str, Any]:
+        """See `Backend.override`. The word is taken back when a replica is placed by it, or by an empty reason."""
+        row = next((r for r in self._store.services() if r.name == name and not r.removed), None)
+        if row is None:
+            raise NotFound(f"there is no service {name}")
+        word = _line(reason, "reason")
+        word = signed(word) if word else ""
+        self._store.put_setting(f"{OVERRIDE}{name}", word or None)
+        text = f"its next reclaim may ignore the budgets: {word}" if word else "its reclaims obey the budgets again"
+        self._decide(f"service:{name}", "override", text)
+        return {"name": name, "override": word or None}
+
     def services(self) -> list[dict[str, Any]]:
         """See `Backend.services`; a service applied since the last cycle is shown without readings."""
         seen = {s.spec.name: s for s in self._last[0].services} if self._last is not None else {}
@@ -166,7 +184,7 @@ class Answers:
             if service is None or view is None:
                 rows.append({"name": row.name, "load": None, "need": None, "have": None, "ready": None, "replicas": []})
             else:
-                rows.append(_service(service, view))
+                rows.append(service_words(service, view))
         return rows
 
     def apply_service(self, text: str, filename: str) -> dict[str, Any]:
@@ -197,9 +215,7 @@ class Answers:
 
     def pause(self, reason: str) -> dict[str, Any]:
         """See `Backend.pause`."""
-        reason = " ".join(reason.split()) or "by an operator"
-        if len(reason) > 500:
-            raise BadRequest("the reason is longer than 500 characters")
+        reason = _line(reason, "reason") or "by an operator"
         self._store.put_setting("paused", reason)
         self._decide("coloc", "pause", f"paused: {reason}")
         return {"paused": reason}
@@ -230,70 +246,16 @@ class Answers:
         self._store.add_decisions([Decision(at=self._clock.now(), subject=subject, kind=kind, text=signed(text))])
 
 
+def _line(text: str, what: str) -> str:
+    """An operator's words on one line."""
+    text = " ".join(text.split())
+    if len(text) > 500:
+        raise BadRequest(f"the {what} is longer than 500 characters")
+    return text
+
+
 def _version() -> str:
     try:
         return installed("coloc")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _decision(d: Decision) -> dict[str, Any]:
-    return {"at": d.at, "subject": d.subject, "kind": d.kind, "text": d.text}
-
-
-def _handover(h: Handover) -> dict[str, Any]:
-    return {
-        "id": h.id,
-        "service": h.service,
-        "slot": h.slot,
-        "node": h.node,
-        "state": h.state.value,
-        "victims": list(h.victims),
-        "since": h.created_at,
-    }
-
-
-def _told(h: Handover) -> str:
-    entered = sorted(h.data.get("t", {}).items(), key=lambda item: float(item[1]))
-    times = ", ".join(f"{state} +{at - h.created_at:.1f} s" for state, at in entered)
-    end = f"; gave up: {h.data['abort']}" if "abort" in h.data else ""
-    got = f"; Slurm gave GPUs {idx(h.got)}" if h.got is not None else ""
-    return f"{h.state.value}: replica {h.slot} of {h.service} on GPUs {idx(h.want)} of {h.node} ({times}){got}{end}; {h.why}"
-
-
-def _job_sentence(job: Job, facts: JobFacts) -> str:
-    place = ", ".join(f"GPUs {idx(mask)} of {node}" for node, mask in sorted((job.gpus or {}).items()))
-    words = f"is {job.state}" + (f" on {place}" if place else "")
-    if job.state is JobState.PENDING:
-        words += {
-            Held.NO: f" ({job.reason or 'no reason told'})",
-            Held.USER: " and held",
-            Held.ADMIN: " and held by coloc" if facts.ours else " and held by an administrator",
-        }[job.held]
-    evicted = f"; evicted {facts.evictions} times" if facts.evictions else ""
-    return words + evicted
-
-
-def _service(service: ServiceView, view: View) -> dict[str, Any]:
-    wanted = need(service, view.policy, view.at)
-    return {
-        "name": service.spec.name,
-        "load": service.load.value if service.load is not None else None,
-        "need": wanted.now,
-        "have": len(counted(service)),
-        "ready": sum(r.state is ReplicaState.READY for r in service.replicas),
-        "why": wanted.why,
-        "removed": service.removed,
-        "replicas": [
-            {
-                "slot": r.slot,
-                "state": str(r.state),
-                "job": r.job,
-                "node": r.node,
-                "gpus": idx(r.gpus),
-                "level": r.level,
-                "load": r.load,
-            }
-            for r in service.replicas
-        ],
-    }

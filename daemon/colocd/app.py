@@ -249,6 +249,7 @@ class Daemon:
                 decisions_before=now - keep.keep_decisions,
                 raw_before=now - keep.keep_raw,
                 minutes_before=now - keep.keep_minutes,
+                runs_before=now - keep.keep_runs,
             )
         except StoreUnavailable as error:
             log.warning("old rows stay: %s", error)

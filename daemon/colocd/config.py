@@ -12,6 +12,7 @@ from coloc_topology.hostlist import expand
 from colocd.config_telemetry import TELEMETRY_RULES, TelemetryConfig
 from colocd.core.policy import Policy
 from colocd.errors import BadConfig
+from colocd.policy_rules import POLICY_RULES
 from colocd.toml import LIMIT, Document
 from colocd.units import LONG, Rule, absolute_path, duration, one_line, socket_path
 
@@ -31,6 +32,8 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How long single load samples are kept (at least until they are rolled up to minutes, an hour or two)."""
     keep_decisions: float = 90 * 86400.0
     """Seconds of decisions, intents and handovers kept."""
+    keep_runs: float = 400 * 86400.0
+    """Seconds for which runs of batch jobs are kept: what `coloc report` can look back."""
 
 
 class SlurmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,8 +123,6 @@ def _nodes(value: str) -> str | None:
         return wrong.reason
 
 
-_QUANTILE = Rule(above=0.0, below=1.0)
-
 RULES: dict[str, Rule] = {
     "mode": Rule(),
     "database.url": Rule(check=_database_url),
@@ -129,6 +130,7 @@ RULES: dict[str, Rule] = {
     "database.keep_minutes": duration(high=LONG),
     "database.keep_raw": duration(high=LONG),
     "database.keep_decisions": duration(high=LONG),
+    "database.keep_runs": duration(high=LONG),
     "slurm.adapter": Rule(),
     "slurm.conf": Rule(check=absolute_path),
     "slurm.bin_dir": Rule(check=absolute_path),
@@ -140,24 +142,7 @@ RULES: dict[str, Rule] = {
     "cycle.period": duration(high=3600.0),
     "cycle.handover_period": duration(high=60.0),
     **TELEMETRY_RULES,
-    "policy.batch_partitions": Rule(check=lambda names: None if names else "must name at least one partition"),
-    "policy.batch_partitions[]": Rule(check=one_line),
-    "policy.online_partitions": Rule(),
-    "policy.online_partitions[]": Rule(check=one_line),
-    "policy.grace": duration(),
-    "policy.protected_runtime": duration(zero=True),
-    "policy.max_evictions_per_job": Rule(low=0, high=1_000_000),
-    "policy.eviction_cost": Rule(low=0.0, high=1e12, unit="GPU-seconds"),
-    "policy.max_unsaved": duration(zero=True),
-    "policy.valley_quantile": _QUANTILE,
-    "policy.peak_quantile": _QUANTILE,
-    "policy.min_useful": duration(zero=True),
-    "policy.stale_after": duration(),
-    "policy.start_timeout": duration(),
-    "policy.retry_after": duration(),
-    "policy.scale_down_after": duration(zero=True),
-    "policy.spare_replicas": Rule(low=0, high=10_000),
-    "policy.cooldown": duration(zero=True),
+    **POLICY_RULES,
     "api.socket": Rule(check=socket_path),
     "api.admin_socket": Rule(check=socket_path),
     "api.group": Rule(check=one_line),
@@ -220,6 +205,8 @@ def _odd(config: Config) -> Iterable[str]:
         yield "policy.grace is above an hour: an emergency reclaim may take that long"
     if policy.max_evictions_per_job == 0:
         yield "policy.max_evictions_per_job is 0: no batch job is ever a victim, so GPUs only come back when jobs end"
+    if policy.emergency_grace > policy.grace:
+        yield "policy.emergency_grace is above policy.grace, which bounds it"
     if policy.max_unsaved == 0:
         yield "policy.max_unsaved is 0: lost work counts for nothing when victims are chosen"
     if config.database.keep_raw > 2 * 86400.0:

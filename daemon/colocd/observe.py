@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from colocd.act.adoption import KEPT
-from colocd.act.tools import RETRY
+from colocd.act.tools import OVERRIDE, RETRY
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.forecast import foresee
@@ -16,8 +16,6 @@ from colocd.core.view import (
     HandoverBrief,
     Held,
     Job,
-    JobFacts,
-    JobState,
     Reading,
     Replica,
     ReplicaState,
@@ -27,12 +25,13 @@ from colocd.core.view import (
 from colocd.core.wishes import served
 from colocd.errors import BadFile
 from colocd.gpus.board import GpuBoard
+from colocd.memory import Memory
 from colocd.servicefile import spec_from_json
 from colocd.shapes import LoadedShapes, load_shapes
 from colocd.site_check import SiteWatch, Weight, blocking
 from colocd.slurm.port import Cluster, SlurmPort
 from colocd.store.port import Store
-from colocd.store.records import BatchJob, Handover, LoadSample, ReplicaRow, ServiceRow
+from colocd.store.records import Handover, LoadSample, ReplicaRow, ServiceRow
 from colocd.telemetry.busy import busy_load
 from colocd.telemetry.load import LoadReader, ServiceLoad
 from colocd.telemetry.scrape import Scraper
@@ -66,6 +65,7 @@ class Observer:
         self._clock = clock
         self._scraper = scraper
         self._board = board
+        self._memory = Memory(store)
         self._loads = LoadReader(max_gap=max(180.0, 3 * period))
         self._traces = Traces(store)
         self._low_since: dict[str, float] = {}
@@ -111,7 +111,8 @@ class Observer:
         }
         problems += tuple(p for load in loads.values() for p in load.problems)
         self._remember(specs, loads, now)
-        facts = self._facts(cluster.jobs, handovers, now)
+        shared = sum(n.gpus for n in cluster.nodes if n.up and set(n.partitions) & set(config.policy.batch_partitions))
+        memory = self._memory.look(cluster.jobs, handovers, config.policy, shared, now)
         services = tuple(
             self._service(specs[r.name], r, replicas, loads[r.name], config, now) for r in rows if r.name in specs
         )
@@ -128,10 +129,14 @@ class Observer:
             shapes=dict(loaded.shapes),
             nodes=tuple(sorted(nodes, key=lambda n: n.name)),
             jobs=tuple(sorted(cluster.jobs, key=lambda j: j.order)),
-            facts=facts,
+            facts=memory.facts,
             services=services + self._wishes(cluster.jobs, handovers, config, now),
             handovers=tuple(_brief(h) for h in handovers),
             gpus=gpus.readings,
+            runs=memory.runs,
+            evicted=memory.evicted,
+            quota=memory.quota,
+            overrides=self._overrides(specs),
             problems=problems,
         )
         idle = {(name, slot) for name, load in loads.items() for slot in load.idle}
@@ -191,6 +196,10 @@ class Observer:
             self._low_since.setdefault(spec.name, now)
         return msgspec.structs.replace(view, low_since=self._low_since.get(spec.name))
 
+    def _overrides(self, names: Iterable[str]) -> dict[str, str]:
+        found = {name: self._store.setting(f"{OVERRIDE}{name}") for name in names}
+        return {name: word for name, word in sorted(found.items()) if word is not None}
+
     def _wishes(
         self, jobs: Sequence[Job], handovers: Sequence[Handover], config: Config, now: float
     ) -> tuple[ServiceView, ...]:
@@ -201,52 +210,6 @@ class Observer:
         return tuple(
             msgspec.structs.replace(s, retry_at=_number(self._store.setting(f"{RETRY}{s.spec.name}"))) for s in found
         )
-
-    def _facts(self, jobs: Iterable[Job], handovers: Sequence[Handover], now: float) -> dict[str, JobFacts]:
-        """Bring the store's memory of coloc's batch jobs up to what Slurm says, and return it for the view."""
-        victims = {ref for h in handovers for ref in h.victims}
-        mine = {j.ref: j for j in jobs if j.checkpoint is not None}
-        known = {r.ref: r for r in self._store.jobs()}
-        if any(ref not in known for ref in mine):
-            known |= {r.ref: r for r in self._store.jobs(unended=False) if r.ref in mine or r.ended is None}
-        changed: list[BatchJob] = []
-        facts: dict[str, JobFacts] = {}
-        for ref, job in mine.items():
-            old = known.get(ref)
-            new = _follow(old, job, ref in victims, now)
-            if new != old:
-                changed.append(new)
-            facts[ref] = JobFacts(
-                evictions=new.evictions,
-                evicted_at=new.evicted_at,
-                released_at=new.released_at,
-                ever_released=new.ever_released,
-                retry_at=new.retry_at,
-                ours=new.ours,
-                pinned=new.pinned,
-            )
-        for ref, old in known.items():
-            if ref not in mine and old.ended is None:
-                changed.append(msgspec.structs.replace(old, ended="forgotten by Slurm", last_seen=now))
-        if changed:
-            self._store.put_jobs(changed)
-        return facts
-
-
-def _follow(old: BatchJob | None, job: Job, victim: bool, now: float) -> BatchJob:
-    """The row of a job after looking at it; equal to `old` when nothing of interest changed."""
-    new = old or BatchJob(ref=job.ref, user=job.user, name=job.name, first_seen=now, last_seen=now)
-    saved = job.checkpoint.saved if job.checkpoint is not None else None
-    ended = str(job.state) if job.state in (JobState.DONE, JobState.FAILED) else None
-    new = msgspec.structs.replace(new, saved=saved, ended=ended)
-    if job.state is JobState.RUNNING:
-        new = msgspec.structs.replace(new, released_at=None, retry_at=None, ever_released=True)
-        if not victim:
-            new = msgspec.structs.replace(new, ours=False)
-    elif job.state is JobState.PENDING and job.held is Held.NO and not victim and new.released_at is None:
-        # Released by somebody else, or by coloc just before it ended: from now on it has its time to start.
-        new = msgspec.structs.replace(new, released_at=now, ever_released=True, ours=False)
-    return new if new == old else msgspec.structs.replace(new, last_seen=now)
 
 
 def _replicas(rows: Sequence[ReplicaRow], handovers: Sequence[Handover]) -> tuple[Replica, ...]:

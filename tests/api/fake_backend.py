@@ -134,6 +134,15 @@ class FakeBackend:
         ]
         return [dict(zip(keys, row, strict=True)) for row in rows]
 
+    def report(self, month: str | None, user: str | None) -> list[dict[str, Any]]:
+        self._note("report", month, user)
+        hours = {"used": 12.5, "saved": 12.0, "lost": 0.5, "lost_by_eviction": 0.25}
+        return [{"month": month or "2026-11", "user": user or "ann", "jobs": 2, "runs": 3, "evictions": 1, **hours}]
+
+    def override(self, name: str, reason: str) -> dict[str, Any]:
+        self._note("override", name, reason)
+        return {"name": name, "override": reason or None}
+
     def services(self) -> list[dict[str, Any]]:
         self._note("services")
         return self.service_list

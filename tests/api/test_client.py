@@ -45,6 +45,8 @@ def test_every_change(server: ApiServer, api_config: ApiConfig, backend: FakeBac
         assert client.pause('"quoted" & strange') == {"paused": '"quoted" & strange'}
         assert client.status()["paused"] == '"quoted" & strange'
         assert client.resume() == {"paused": None}
+        assert client.override("a b", "launch") == {"name": "a b", "override": "launch"}
+        assert client.report("2026-01", "o'hara")[0]["user"] == "o'hara"
     assert ("apply_service", 'name = "chät"\n', "a b.toml") in backend.calls
 
 

@@ -184,6 +184,8 @@ class Test_hidden_jobs:
     def test_a_user_sees_his_own(self, hiding: Discreet, backend: FakeBackend, owner: str) -> None:
         enter(str(GAMES.pw_uid))
         assert [row["ref"] for row in hiding.queue()] == [owner]
+        assert [row["user"] for row in hiding.report(None, None)] == ["games"]
+        assert hiding.report(None, "ann") == []
         for call in (hiding.view, hiding.plan):
             with pytest.raises(NotAllowed, match="hides other people's jobs"):
                 call()

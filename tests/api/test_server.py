@@ -24,6 +24,7 @@ CHANGES = [
     ("POST", "/v1/services"),
     ("DELETE", "/v1/services/chat"),
     ("POST", "/v1/pause"),
+    ("POST", "/v1/services/chat/override"),
     ("POST", "/v1/resume"),
 ]
 

@@ -160,3 +160,28 @@ def test_an_answer_without_the_optional_parts_is_shown(coloc: Coloc, backend: Fa
     assert "none yet" in coloc("status").out
     assert "touches nothing" in coloc("status").out
     assert "no decisions yet" in coloc("explain", "1").out
+
+
+def test_report(coloc: Coloc, backend: FakeBackend) -> None:
+    told = coloc("report", "--user", "ann")
+    assert told.code == 0
+    assert told.out.split()[-9:] == ["2026-11", "ann", "2", "3", "1", "12.5", "12.0", "0.5", "0.2"]
+    assert coloc("report", "--month", "2026-01", "--json").json[0]["lost"] == 0.5
+    wrong = coloc("report", "--month", "2026-13")
+    assert wrong.code == 64
+    assert "2026-11" in wrong.err
+
+
+def test_override(coloc: Coloc, backend: FakeBackend) -> None:
+    assert coloc("reclaim", "chat").code == 64
+    assert coloc("reclaim", "chat", "--override", " ").code == 64
+    assert coloc("reclaim", "chat", "--override", "launch at 9").code == 0
+    assert coloc("reclaim", "chat", "--cancel", "--json").json == {"name": "chat", "override": None}
+    calls = [call for call in backend.calls if call[0] == "override"]
+    assert calls == [("override", "chat", "launch at 9"), ("override", "chat", "")]
+
+
+def test_unpark_takes_a_job_id(coloc: Coloc) -> None:
+    wrong = coloc("unpark", "17; id")
+    assert wrong.code == 64
+    assert "no job id" in wrong.err

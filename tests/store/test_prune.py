@@ -4,7 +4,7 @@ import pytest
 
 from colocd.store import history
 from colocd.store.port import Store
-from colocd.store.records import BatchJob, Decision, Handover, HandoverState, Intent, LoadSample, Outcome
+from colocd.store.records import BatchJob, Decision, Handover, HandoverState, Intent, LoadSample, Outcome, Run
 
 OLD, NEW, LIMIT = 10.0, 1000.0, 500.0
 
@@ -33,6 +33,17 @@ def test_load_before_the_limit_goes_of_every_service(store: Store) -> None:
     assert _prune(store) == 2
     assert [s.at for s in store.load("a", 0.0)] == [LIMIT, NEW]
     assert [s.at for s in store.load("b", 0.0)] == [LIMIT, NEW]
+
+
+def test_runs_that_ended_before_their_own_limit_go(store: Store) -> None:
+    store.put_runs(
+        [Run(ref="1", started=1.0, user="u", name="n", gpus=1, ended=end, end="done") for end in (OLD,)]
+        + [Run(ref="2", started=at, user="u", name="n", gpus=1, ended=at + 1, end="done") for at in (OLD, NEW)]
+        + [Run(ref="3", started=1.0, user="u", name="n", gpus=1)]
+    )
+    assert _prune(store) == 0
+    assert store.prune(load_before=0.0, decisions_before=0.0, runs_before=LIMIT) == 2
+    assert [(r.ref, r.started) for r in store.runs(0.0)] == [("3", 1.0), ("2", NEW)]
 
 
 def test_slices_add_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

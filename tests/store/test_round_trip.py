@@ -17,6 +17,7 @@ from colocd.store.records import (
     LoadSample,
     Outcome,
     ReplicaRow,
+    Run,
     ServiceRow,
 )
 from colocd.store.sql import SqlStore
@@ -77,6 +78,22 @@ jobs = records(
     pinned=st.booleans(),
     saved=maybe(numbers),
     ended=maybe(text),
+    tag=maybe(numbers),
+    deaths=small,
+    parked=maybe(text),
+    parked_at=maybe(times),
+    deadline=maybe(numbers),
+)
+runs = records(
+    Run,
+    ref=text,
+    started=times,
+    user=text,
+    name=text,
+    gpus=small,
+    saved=maybe(numbers),
+    ended=maybe(times),
+    end=maybe(text),
 )
 samples = records(LoadSample, service=text, at=times, value=maybe(numbers))
 intents = records(
@@ -132,6 +149,18 @@ def test_jobs(store: SqlStore, rows: list[BatchJob]) -> None:
     everything = store.jobs(unended=False)
     assert all(row in everything for row in rows)
     assert store.jobs() == tuple(row for row in everything if row.ended is None)
+
+
+@shared
+@given(rows=st.lists(runs, max_size=4, unique_by=lambda row: (row.ref, row.started)), since=times)
+def test_runs(store: SqlStore, rows: list[Run], since: float) -> None:
+    store.put_runs(rows)
+    store.put_runs(rows)
+    found = store.runs(since)
+    assert [row for row in rows if row not in found] == [r for r in rows if r.ended is not None and r.ended < since]
+    ends = [row.ended for row in found]
+    assert ends == sorted(ends, key=lambda end: (end is not None, -(end or 0.0)))
+    assert store.runs(since, limit=1) == found[:1]
 
 
 @shared

@@ -7,7 +7,7 @@ from typing import assert_never
 import msgspec
 
 from colocd.act.placing import ALIVE
-from colocd.act.tools import FENCE_PREFIX, Tools, fence_name
+from colocd.act.tools import FENCE_PREFIX, OVERRIDE, Tools, fence_name
 from colocd.core.actions import Drain, Hold, Place, Plan, Release
 from colocd.core.comment import own_key
 from colocd.core.view import Job, ReplicaState
@@ -63,6 +63,9 @@ class Actor:
             data={"key": key, "cost": action.cost, "decided_at": at, "t": {"planned": self.tools.clock.now()}},
         )
         handover = self.tools.store.add_handover(handover)
+        if action.override:
+            self.tools.store.put_setting(f"{OVERRIDE}{action.service}", None)
+            self.tools.tell(f"service:{action.service}", "override", f"used once: {action.why}", handover=handover.id)
         kind = "reclaim" if action.victims else "place"
         self.tools.tell(subject(action.service), kind, action.why, handover=handover.id, slot=action.slot)
         for ref in action.victims:

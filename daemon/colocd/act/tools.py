@@ -22,6 +22,9 @@ FENCE_PREFIX = "coloc-"
 RETRY = "retry-at:"
 """Settings with this prefix and a service's name: Unix seconds before which no placement of it is tried."""
 
+OVERRIDE = "override:"
+"""Settings with this prefix and a service's name: who lets its next reclaim ignore the budgets, and why."""
+
 
 class Tools:
     """Composition of the acting side. `user` is colocd's own user; `spec` and `shape` answer None for unknown names;

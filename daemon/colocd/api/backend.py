@@ -30,11 +30,19 @@ class Backend(Protocol):
         ...
 
     def queue(self) -> list[dict[str, Any]]:
-        """coloc's batch jobs: `ref, user, name, state, gpus, reason, evictions, saved`."""
+        """coloc's batch jobs: `ref, user, name, state, gpus, reason, evictions, saved, expected`."""
         ...
 
     def services(self) -> list[dict[str, Any]]:
         """Services with replicas, load and need."""
+        ...
+
+    def report(self, month: str | None, user: str | None) -> list[dict[str, Any]]:
+        """GPU-hours of batch jobs: `month, user, jobs, runs, evictions, used, saved, lost, lost_by_eviction`."""
+        ...
+
+    def override(self, name: str, reason: str) -> dict[str, Any]:
+        """Let the next replica of a service be placed whatever the budgets say, once; returns `{name, override}`."""
         ...
 
     def apply_service(self, text: str, filename: str) -> dict[str, Any]:

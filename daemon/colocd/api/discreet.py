@@ -41,6 +41,13 @@ class Discreet:
         user, rows = self._user(), self._backend.queue()
         return rows if user is None else [row for row in rows if row["user"] == user]
 
+    def report(self, month: str | None, user: str | None) -> list[dict[str, Any]]:
+        """See `Backend.report`; the caller's own hours."""
+        me = self._user()
+        if me is not None and user not in (None, me):
+            return []
+        return self._backend.report(month, user if me is None else me)
+
     def explain(self, subject: str) -> dict[str, Any]:
         """See `Backend.explain`. Somebody else's job is as unknown as one that does not exist."""
         user = self._user()

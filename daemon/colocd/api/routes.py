@@ -6,6 +6,7 @@ Backend calls run in threads of the given pool, so one that blocks (a slow slurm
 import asyncio
 import contextvars
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, cast
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 MAX_BODY = 1 << 20
 """Largest request body in bytes; a service file is a few kilobytes."""
 MAX_HISTORY = 10_000
+_MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -47,12 +49,14 @@ def build_app(backend: Backend, *, admin: bool, pool: Executor) -> Starlette:
         ("/v1/explain/{subject:path}", api.explain),
         ("/v1/history", api.history),
         ("/v1/queue", api.queue),
+        ("/v1/report", api.report),
         ("/v1/services", api.services),
         ("/metrics", api.metrics),
     ]
     changes: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/services", api.apply_service),
         ("DELETE", "/v1/services/{name}", api.remove_service),
+        ("POST", "/v1/services/{name}/override", api.override),
         ("POST", "/v1/pause", api.pause),
         ("POST", "/v1/resume", api.resume),
     ]
@@ -131,6 +135,12 @@ class _Api:
     async def queue(self, request: Request) -> Response:
         return await self._json(self._backend.queue)
 
+    async def report(self, request: Request) -> Response:
+        month, user = request.query_params.get("month"), request.query_params.get("user")
+        if month is not None and not _MONTH.fullmatch(month):
+            raise BadRequest(f"month is {month!r:.40}; it must look like 2026-11")
+        return await self._json(self._backend.report, month, user)
+
     async def services(self, request: Request) -> Response:
         return await self._json(self._backend.services)
 
@@ -144,8 +154,12 @@ class _Api:
     async def remove_service(self, request: Request) -> Response:
         return await self._json(self._backend.remove_service, request.path_params["name"])
 
+    async def override(self, request: Request) -> Response:
+        reason = _reason(await _body(request), "override")
+        return await self._json(self._backend.override, request.path_params["name"], reason)
+
     async def pause(self, request: Request) -> Response:
-        return await self._json(self._backend.pause, _reason(await _body(request)))
+        return await self._json(self._backend.pause, _reason(await _body(request), "pause"))
 
     async def resume(self, request: Request) -> Response:
         return await self._json(self._backend.resume)
@@ -168,12 +182,14 @@ def _text(body: bytes) -> str:
         raise BadRequest(f"the request body is not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
 
 
-def _reason(body: bytes) -> str:
+def _reason(body: bytes, what: str) -> str:
     try:
         given = msgspec.json.decode(body or b"{}", type=dict[str, Any])
         reason = given.get("reason", "")
     except msgspec.DecodeError as error:
-        raise BadRequest(f"the body of a pause is not a JSON object: {error}", 'send {"reason": "…"}') from None
+        raise BadRequest(
+            f"the body of a request to {what} is not a JSON object: {error}", 'send {"reason": "…"}'
+        ) from None
     if not isinstance(reason, str):
-        raise BadRequest("the reason of a pause is not a text", 'send {"reason": "…"}')
+        raise BadRequest(f"the reason to {what} is not a text", 'send {"reason": "…"}')
     return reason

@@ -18,6 +18,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     gpu_type: str | None = None
     cost: float = 0.0
     why: str = ""
+    override: bool = False
+    """An operator let this reclaim ignore the budgets."""
+    emergency: bool = False
+    """The load is there already and was not foreseen: its victims get the short grace."""
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):

@@ -50,6 +50,7 @@ def parse_comment(comment: str) -> Checkpoint | None:
         saved=_seconds(facts.get("saved")),
         yielded=_seconds(facts.get("yielded")),
         deadline=_seconds(facts.get("deadline")),
+        unparked=_seconds(facts.get("unparked")),
         rank=_name(facts.get("class")),
         hold="user" if facts.get("hold") == "user" else None,
     )
@@ -60,7 +61,7 @@ def with_checkpoint(comment: str, facts: Checkpoint) -> str:
     words = ["v=1"]
     if facts.signal is not None:
         words += [f"signal={facts.signal}", f"to={facts.to}"]
-    for key in ("interval", "cost", "restart", "grace", "saved", "yielded", "deadline"):
+    for key in ("interval", "cost", "restart", "grace", "saved", "yielded", "deadline", "unparked"):
         value = getattr(facts, key)
         if value is not None:
             words.append(f"{key}={value:.15g}")

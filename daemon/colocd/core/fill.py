@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from math import ceil
 
 from colocd.core.actions import Action, Hold, Note, Release
+from colocd.core.admission import Reserved, reserve_for, useful_time
 from colocd.core.ground import Ground
-from colocd.core.index import Ints, popcount
+from colocd.core.index import NO_FACTS, Ints, popcount
 from colocd.core.need import reserve
 from colocd.core.pack import Pack, per_node
 from colocd.core.policy import Policy
+from colocd.core.queueing import place_of
 from colocd.core.valleys import kept_back
 from colocd.core.victims import gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, View
@@ -21,16 +23,10 @@ from colocd.core.wishes import is_wish
 KEPT_STEP = 60.0
 """Times for which GPUs are kept are rounded up to this many seconds: many jobs share what is found out."""
 
+TRIED = 8
+"""Jobs that do not fit for which a reservation is looked for, until one is found."""
 _ASIDE = ("Dependency", "BeginTime", "JobArrayTaskLimit")
 """Reasons for which Slurm itself keeps a released job back: it takes no GPUs and is not taken back."""
-
-
-def useful_time(job: Job, policy: Policy) -> float:
-    """Seconds a job needs before starting it was worth while: a checkpoint interval and its restart cost, if it tells."""
-    facts = job.checkpoint
-    if facts is None or facts.interval is None:
-        return policy.min_useful
-    return min(facts.interval + (facts.cost or 0.0), policy.max_unsaved)
 
 
 def waiting(job: Job, facts: JobFacts, policy: Policy) -> bool:
@@ -47,66 +43,133 @@ def waiting(job: Job, facts: JobFacts, policy: Policy) -> bool:
 
 
 def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Action], list[Note]]:
-    """Releases (and holds of jobs that did not start), oldest first, and why the others wait. `placed`: see `kept_back`."""
-    policy = view.policy
-    pack = Pack(ground, placed)
-    actions: list[Action] = []
-    notes: list[Note] = []
-    kept_cache: dict[float, Ints] = {}
-    ours = [j for j in view.jobs if j.checkpoint is not None and j.partition in policy.batch_partitions]
-    for job in ours:
-        facts = view.facts.get(job.ref, JobFacts())
-        if job.state is not JobState.PENDING or job.held is not Held.NO or job.reason in _ASIDE:
-            continue
-        pack.promise(job)
-        waited = None if facts.released_at is None else view.at - facts.released_at
-        if waited is not None and waited > policy.start_timeout:
-            actions.append(
-                Hold(job=job.ref, why=f"released {waited:.0f} s ago and not started ({job.reason or 'no reason told'})")
-            )
-    blind = [
-        s.spec.name
-        for s in view.services
-        if reserve(s, policy, view.at, 0.0) and s.load is None and not is_wish(s.spec.name)
-    ]
-    for job in sorted(ours, key=lambda j: (j.submitted or 0.0, j.order)):
-        facts = view.facts.get(job.ref, JobFacts())
-        if not waiting(job, facts, policy):
-            continue
-        until = useful_time(job, policy)
-        pause = max(
-            (t for t in (facts.retry_at, facts.evicted_at and facts.evicted_at + policy.cooldown) if t is not None),
-            default=None,
-        )
-        if pause is not None and pause > view.at:
-            notes.append(
-                Note(subject=f"job:{job.ref}", text=f"waits another {pause - view.at:.0f} s before it is tried again")
-            )
-            continue
+    """Releases (and holds of jobs that did not start) in the order of the queue, and why the others wait.
+
+    `placed`: see `kept_back`.
+    """
+    ours = [j for j in view.jobs if j.checkpoint is not None and j.partition in view.policy.batch_partitions]
+    filling = _Filling(view, ground, placed, ours)
+    filling.promise(ours)
+    queue = [j for j in ours if waiting(j, filling.facts(j), view.policy)]
+    for job in sorted(queue, key=lambda j: place_of(j, filling.facts(j), view.policy)):
+        filling.offer(job)
+    return filling.actions, filling.notes
+
+
+class _Filling:
+    """One plan's filling: what is given away so far, the quota's room, and the reservation for a job that does not fit."""
+
+    def __init__(self, view: View, ground: Ground, placed: Mapping[str, int], ours: list[Job]) -> None:
+        self.view, self.policy, self.ground, self.placed = view, view.policy, ground, placed
+        self.pack = Pack(ground, placed)
+        self.actions: list[Action] = []
+        self.notes: list[Note] = []
+        self._kept: dict[tuple[float, bool], Ints] = {}
+        self._reserved: Reserved | None = None
+        self._tried = 0
+        self._held = sum(gpu_count(j) for j in ours if j.gpus and j.ref not in ground.gone)
+        self._blind = [
+            s.spec.name
+            for s in view.services
+            if reserve(s, view.policy, view.at, 0.0) and s.load is None and not is_wish(s.spec.name)
+        ]
+
+    def facts(self, job: Job) -> JobFacts:
+        """What coloc remembers of the job."""
+        return self.view.facts.get(job.ref, NO_FACTS)
+
+    def promise(self, ours: list[Job]) -> None:
+        """Strike what was released and has not started; take back what waits too long, and what is parked."""
+        for job in ours:
+            facts = self.facts(job)
+            if job.state is not JobState.PENDING or job.held is not Held.NO or job.reason in _ASIDE:
+                continue
+            if facts.parked is not None:
+                self.actions.append(Hold(job=job.ref, why=f"parked: {facts.parked}"))
+                continue
+            self.pack.promise(job)
+            self._held += gpu_count(job)
+            waited = None if facts.released_at is None else self.view.at - facts.released_at
+            if waited is not None and waited > self.policy.start_timeout:
+                why = f"released {waited:.0f} s ago and not started ({job.reason or 'no reason told'})"
+                self.actions.append(Hold(job=job.ref, why=why))
+
+    def kept(self, until: float, reserved: bool) -> Ints:
+        """GPUs that services may need within `until` seconds, and with `reserved` what is kept for a large job."""
         rounded = ceil(until / KEPT_STEP) * KEPT_STEP
-        if rounded not in kept_cache:
-            kept_cache[rounded] = kept_back(view, ground, rounded, placed)
-        kept = kept_cache[rounded]
-        hosts = pack.hosts(job, facts, kept)
+        if (rounded, False) not in self._kept:
+            self._kept[rounded, False] = kept_back(self.view, self.ground, rounded, self.placed)
+        if not reserved or self._reserved is None:
+            return self._kept[rounded, False]
+        if (rounded, True) not in self._kept:
+            self._kept[rounded, True] = self._kept[rounded, False] | self._reserved.held
+        return self._kept[rounded, True]
+
+    def offer(self, job: Job) -> None:
+        """Release a job if there is a place for it, else say why it waits."""
+        view, policy, facts = self.view, self.policy, self.facts(job)
+        until = useful_time(job, policy, view, facts)
+        told = self._not_now(job, facts)
+        if told is None:
+            short = self._reserved is not None and self._reserved.allows(job, facts, view)
+            kept = self.kept(until, reserved=not short)
+            told = self._over_quota(job, kept)
+        if told is not None:
+            self.notes.append(Note(subject=f"job:{job.ref}", text=told))
+            return
+        hosts = self.pack.hosts(job, facts, kept)
         if hosts is None:
-            told = f" (load of {', '.join(blind)} is unknown, so nothing of theirs is given away)" if blind else ""
-            notes.append(
-                Note(
-                    subject=f"job:{job.ref}",
-                    text=f"waits: no {per_node(job)} GPUs on {job.nodes_requested} node(s) stay free for the"
-                    f" {until:.0f} s it needs to do useful work; {popcount(kept).sum()} free GPUs"
-                    f" are kept for services{told}",
-                )
-            )
-            continue
+            self.notes.append(Note(subject=f"job:{job.ref}", text=self._no_room(job, facts, until)))
+            return
         # A job that did not start on coloc's choice of nodes is left to Slurm's the next time.
         pin = gpu_count(job) > 0 and facts.retry_at is None and (facts.pinned or not job.required_nodes)
-        pack.take(job, facts, hosts)
-        actions.append(
+        self.pack.take(job, facts, hosts)
+        self._held += gpu_count(job)
+        self.actions.append(
             Release(
                 job=job.ref,
                 nodes=hosts if pin else (),
                 why=f"{gpu_count(job)} GPUs on {', '.join(hosts)} are needed by no service for the next {until:.0f} s",
             )
         )
-    return actions, notes
+
+    def _not_now(self, job: Job, facts: JobFacts) -> str | None:
+        """What keeps a job back whatever is free."""
+        if facts.parked is not None:
+            return f"parked: {facts.parked}; `coloc unpark {job.ref}` lets it try again"
+        cooled = None if facts.evicted_at is None else facts.evicted_at + self.policy.cooldown
+        pause = max((t for t in (facts.retry_at, cooled) if t is not None), default=None)
+        if pause is not None and pause > self.view.at:
+            return f"waits another {pause - self.view.at:.0f} s before it is tried again"
+        return None
+
+    def _over_quota(self, job: Job, kept: Ints) -> str | None:
+        """Why the quota has no room for a job; None: it has. The first job always has, or a large one would never start."""
+        quota = self.view.quota
+        if quota.share >= 1.0 or not self._held:
+            return None
+        left = int(self.pack.gpus.sum()) - int(popcount(kept).sum())
+        most = int(quota.share * (self._held + max(0, left)))
+        if self._held + gpu_count(job) <= most:
+            return None
+        return f"waits: batch jobs hold {self._held} GPUs of the {most} that the quota of {quota.share:.0%} allows ({quota.why})"
+
+    def _no_room(self, job: Job, facts: JobFacts, until: float) -> str:
+        """Why no node will do; the first such job that batch jobs will make room for gets a reservation."""
+        blind = ", ".join(self._blind)
+        told = f" (load of {blind} is unknown, so nothing of theirs is given away)" if blind else ""
+        kept = self.kept(until, reserved=False)
+        text = (
+            f"waits: no {per_node(job)} GPUs on {job.nodes_requested} node(s) stay free for the"
+            f" {until:.0f} s it needs to do useful work; {popcount(kept).sum()} free GPUs"
+            f" are kept for services{told}"
+        )
+        if self._reserved is None and self._tried < TRIED:
+            self._tried += 1
+            self._reserved = reserve_for(job, facts, self.view, self.pack, kept)
+            if self._reserved is not None:
+                names = ", ".join(self.pack.index.nodes[row].name for row in self._reserved.rows)
+                return f"{text}; reserved for it: {names}, from about {self._reserved.at - self.view.at:.0f} s from now"
+        elif self._reserved is not None and self._reserved.held.any():
+            text += f"; GPUs are reserved for job {self._reserved.job.ref}"
+        return text

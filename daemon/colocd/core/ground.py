@@ -5,9 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
+from colocd.core.budgets import spent_rows
 from colocd.core.index import NO_FACTS, Bools, Ints, PlannerIndex
 from colocd.core.search import JOBS_BITS, NEVER, Found, NodeSearch, Request, node_search
-from colocd.core.victims import COST_SCALE, barred, eviction_cost
+from colocd.core.victims import COST_SCALE, barred, barred_for_good, eviction_cost
 from colocd.core.view import Job, ReplicaState, View
 
 
@@ -15,11 +16,12 @@ class Ground:
     """Mutable state of one plan over an index, which it leaves alone. Node and job rows are the index's.
 
     `later[n]`: GPUs of node n that come free without any further eviction, once a handover is through that is open or planned.
+    `lifted`: no budget keeps a job from being evicted.
     `hosts`: node rows of each service's replicas, for services whose replicas may not share a node.
     """
 
     def __init__(self, view: View, index: PlannerIndex) -> None:
-        self.view, self.index = view, index
+        self.view, self.index, self.lifted = view, index, False
         self.free_masks: Ints = index.free.copy()
         self.open: Bools = index.open.copy()
         self.hosts: dict[str, set[int]] = {}
@@ -28,9 +30,10 @@ class Ground:
         self.why_closed: dict[int, str] = {}
         self.hits: Ints = np.zeros(max(1, len(index.users)), dtype=np.int64)
         self.gone: set[str] = {ref for h in view.handovers for ref in h.victims}
-        self._ok, milli = index.costs(view.at)
-        self._ok[[index.job_row[ref] for ref in self.gone if ref in index.job_row]] = False
-        self._cost: Ints = (milli << JOBS_BITS) | 1
+        self._ok, self._alive, self._milli, weighed = index.costs(view)
+        self._cost: Ints = (weighed << JOBS_BITS) | 1
+        leaving = [index.job_row[ref] for ref in self.gone if ref in index.job_row]
+        self._ok[leaving] = self._alive[leaving] = False
         self._masks: Ints = np.where(self._ok[index.holder_job], index.holder_mask, 0)
         self._costs: Ints = self._cost[index.holder_job]
         self._found: dict[Request, Found] = {}
@@ -43,8 +46,6 @@ class Ground:
     def _lease(self) -> None:
         """GPUs that open handovers want are out of bounds; what else their victims free comes later."""
         index, view = self.index, self.view
-        if not view.handovers:
-            return
         wanted: dict[int, int] = {}
         for handover in view.handovers:
             if handover.node in index.row:
@@ -77,10 +78,10 @@ class Ground:
     def copy(self) -> "Ground":
         """A second state that starts where this one stands."""
         twin = object.__new__(Ground)
-        twin.view, twin.index = self.view, self.index
-        for name in ("free_masks", "open", "later", "hits", "_ok", "_masks"):
+        twin.view, twin.index, twin.lifted = self.view, self.index, self.lifted
+        for name in ("free_masks", "open", "later", "hits", "_ok", "_alive", "_masks"):
             setattr(twin, name, getattr(self, name).copy())
-        twin._cost, twin._costs, twin._reachable = self._cost, self._costs, self._reachable
+        twin._cost, twin._costs, twin._milli, twin._reachable = self._cost, self._costs, self._milli, self._reachable
         twin.hosts = {name: set(rows) for name, rows in self.hosts.items()}
         twin.why_closed, twin.gone = dict(self.why_closed), set(self.gone)
         twin._found = {
@@ -89,14 +90,11 @@ class Ground:
         }
         return twin
 
-    # -- what there is -----------------------------------------------------------------------------------------------
-
     def search(self, i: int, request: Request) -> NodeSearch | None:
         """The search for a node's shape; None: its topology is unknown."""
         shape = int(self.index.shape[i])
-        if shape < 0:
-            return None
-        return node_search(self.index.tables[shape], request.gpus, request.level, request.strict)
+        table = self.index.tables[shape] if shape >= 0 else None
+        return None if table is None else node_search(table, request.gpus, request.level, request.strict)
 
     def content(self, i: int) -> tuple[int, Ints, Ints]:
         """Free GPUs, and GPUs and keys of the evictable jobs of one node."""
@@ -104,8 +102,7 @@ class Ground:
 
     def gpus_of(self, ref: str) -> dict[str, int]:
         """GPUs by node name of a job that could be a victim."""
-        job = self.index.known[ref]
-        return job.gpus or {}
+        return self.index.known[ref].gpus or {}
 
     def holder_column(self, i: int, ref: str) -> int:
         """Where an evictable job stands in the arrays that `content` gives for one of its nodes."""
@@ -127,7 +124,7 @@ class Ground:
 
     def cost(self, jobs: Iterable[Job]) -> float:
         """GPU-seconds that evicting these jobs costs."""
-        return sum(int(self._cost[self.index.job_row[job.ref]]) >> JOBS_BITS for job in jobs) / COST_SCALE
+        return sum(int(self._milli[self.index.job_row[job.ref]]) for job in jobs) / COST_SCALE
 
     def evictable(self) -> Ints:
         """Rows of the jobs that may be evicted now."""
@@ -183,8 +180,6 @@ class Ground:
         counts: Ints = np.where(hit, self.hits[self.index.user[self.index.holder_job[rows]]], 0).sum(axis=1)
         return counts
 
-    # -- taking ------------------------------------------------------------------------------------------------------
-
     def take(self, i: int, gpus: int, victims: Iterable[Job]) -> None:
         """Give GPUs of a node to a replica now, close the node, and evict the victims: the rest of theirs comes free later."""
         changed = {i}
@@ -199,12 +194,32 @@ class Ground:
     def evict(self, job: Job, changed: set[int]) -> None:
         """Strike a job; its nodes are added to `changed`."""
         row = self.index.job_row[job.ref]
-        self._ok[row] = False
+        self._ok[row] = self._alive[row] = False
         self.gone.add(job.ref)
         self.hits[self.index.user[row]] += 1
+        spent = [] if self.lifted else spent_rows(self.view, self.index, self.hits, self._ok, job.user)
+        changed |= self.bar_rows(spent)
         for node in self._comes_free(job):
             self._masks[node, self.index.holder_job[node] == row] = 0
             changed.add(node)
+
+    def bar_rows(self, rows: Iterable[int]) -> set[int]:
+        """From now on the jobs of these rows may not be evicted; returns the node rows where that changes something."""
+        changed: set[int] = set()
+        for row in rows:
+            self._ok[row] = False
+            job = self.index.jobs[row]
+            for node in (self.index.row[name] for name in (job.gpus if job is not None else None) or ()):
+                self._masks[node, self.index.holder_job[node] == row] = 0
+                changed.add(node)
+        return changed
+
+    def without_budgets(self) -> "Ground":
+        """A state that starts where this one stands, and in which no budget keeps a job from being evicted."""
+        twin = self.copy()
+        twin.lifted, twin._ok, twin._found = True, twin._alive.copy(), {}
+        twin._masks = np.where(twin._ok[self.index.holder_job], self.index.holder_mask, 0)
+        return twin
 
     def seize(self, i: int, gpus: int, victims: Iterable[Job]) -> None:
         """Give GPUs to one part of a group: the node stays open, and what its victims free is free for the other parts."""
@@ -231,8 +246,6 @@ class Ground:
         for request, found in self._found.items():
             self._look(request, found, rows)
 
-    # -- the same as plain dictionaries, for what is not done at every node ------------------------------------------
-
     @property
     def free(self) -> dict[str, int]:
         """Free GPUs by node name, without those that are leased."""
@@ -241,8 +254,7 @@ class Ground:
     @property
     def closed(self) -> dict[str, str]:
         """Why a node takes no replica now, by name."""
-        names = self.index.nodes
-        return {names[i].name: self.reason(i) for i in np.flatnonzero(~self.open).tolist()}
+        return {self.index.nodes[i].name: self.reason(i) for i in np.flatnonzero(~self.open).tolist()}
 
     def reason(self, i: int) -> str:
         """Why a closed node is closed."""
@@ -278,8 +290,11 @@ class Ground:
 
     def bar(self, job: Job) -> str | None:
         """Why a job may not be evicted now; None: it may, or it holds no GPUs."""
-        if not job.gpus and job.gpus is not None:
+        if job.gpus == {}:
             return None
         if job.ref in self.gone:
             return "gives up its GPUs already"
-        return barred(job, self.view.facts.get(job.ref, NO_FACTS), self.view)
+        facts = self.view.facts.get(job.ref, NO_FACTS)
+        mine = int(self.hits[self.index.users[job.user]]) if job.user in self.index.users else 0
+        now = barred(job, facts, self.view, mine, int(self.hits.sum()))
+        return barred_for_good(job, self.view) if self.lifted else now

@@ -10,8 +10,19 @@ from numpy.typing import NDArray
 
 from coloc_topology.fit import FitTable, fit_table
 from colocd.core.policy import Policy
+from colocd.core.queueing import level_of
 from colocd.core.service import Closeness
-from colocd.core.victims import COST_SCALE, MAX_COST, barred_for_good, dearness, gpu_count, restart_cost
+from colocd.core.victims import (
+    COST_SCALE,
+    LEVEL_FACTOR,
+    MAX_COST,
+    barred_for_good,
+    dearness,
+    gpu_count,
+    protected_by_deadline,
+    restart_cost,
+    spent_budget,
+)
 from colocd.core.view import Job, JobFacts, Node, View
 
 Ints = NDArray[np.int64]
@@ -26,6 +37,7 @@ NEAR = (Closeness.NVLINK, Closeness.LEAF, Closeness.BLOCK)
 _SPARE = 64
 _JOB_COLUMNS = {
     "started": np.float64, "saved": np.float64, "gpus": np.float64, "restart": np.float64,
+    "level": np.float64, "evictions": np.float64,
     "user": np.int64, "dear": np.int8, "alive": np.bool_,
 }  # fmt: skip
 
@@ -53,7 +65,6 @@ class PlannerIndex:
         self.jobs: list[Job | None] = [None]
         self.users: dict[str, int] = {}
         self.known: dict[str, Job] = {}
-        self._spent: set[str] = set()
         self._vacant: list[int] = []
         self._holders: list[list[int]] = []
         self._grow_jobs(_SPARE)
@@ -71,6 +82,8 @@ class PlannerIndex:
     saved: Floats
     gpus: Floats
     restart: Floats
+    level: Floats
+    evictions: Floats
     user: Ints
     dear: NDArray[np.int8]
     alive: Bools
@@ -96,15 +109,25 @@ class PlannerIndex:
             self._set_holders(i)
         return len(changed)
 
-    def costs(self, at: float) -> tuple[Bools, Ints]:
-        """Per job row at this time: whether it may be evicted, and `eviction_cost` in thousandths of a GPU-second."""
-        policy, size = self._policy or Policy(), len(self.jobs)
+    def costs(self, view: View) -> tuple[Bools, Bools, Ints, Ints]:
+        """Per job row: may it be evicted now, might it but for a budget; `eviction_cost` in thousandths, plain and by class."""
+        policy, size, at = view.policy, len(self.jobs), view.at
         started, saved = self.started[:size], self.saved[:size]
         since = np.maximum(np.where(started <= at, started, -np.inf), np.where(saved <= at, saved, -np.inf))
         lost = np.minimum(policy.max_unsaved, at - since) + self.restart[:size]
         cost = np.minimum(MAX_COST, lost * self.gpus[:size] + policy.eviction_cost)
         milli: Ints = np.rint(cost * COST_SCALE).astype(np.int64)
-        return self.alive[:size] & (started + policy.protected_runtime - at <= 0), milli
+        weighed = np.clip(cost * LEVEL_FACTOR ** self.level[:size], 1 / COST_SCALE, MAX_COST)
+        alive: Bools = self.alive[:size].copy()
+        ok = alive & (started + policy.protected_runtime - at <= 0)
+        ok &= self.evictions[:size] < policy.max_evictions_per_job
+        for user, number in self.users.items() if policy.user_evictions_per_hour or policy.evictions_per_hour else ():
+            if spent_budget(view, user) is not None:
+                ok &= self.user[:size] != number
+        for ref, facts in view.facts.items():
+            if facts.deadline is not None and ref in self.job_row:
+                ok[self.job_row[ref]] &= not protected_by_deadline(self.known[ref], facts, view)
+        return ok, alive, milli, np.rint(weighed * COST_SCALE).astype(np.int64)
 
     def _rebuild(self, view: View) -> None:
         self.rebuilds += 1
@@ -157,24 +180,23 @@ class PlannerIndex:
                 self.partitions[partition][i] = True
 
     def _update_jobs(self, view: View, changed: set[int]) -> None:
-        limit = view.policy.max_evictions_per_job
-        spent = {ref for ref, facts in view.facts.items() if facts.evictions >= limit}
-        turned = spent ^ self._spent
-        self._spent = spent
         known = self.known
         for job in view.jobs:
             old = known.get(job.ref)
-            if old is job and not turned:
-                continue
-            if old is not None and old == job and job.ref not in turned:
-                known[job.ref] = job
+            if old is job:
                 continue
             known[job.ref] = job
-            self._set_job(job, view, changed)
+            if old is None or old != job:
+                self._set_job(job, view, changed)
         if len(known) != len(view.jobs):
             for ref in known.keys() - {job.ref for job in view.jobs}:
                 del known[ref]
                 self._drop_job(ref, changed)
+        for ref, row in self.job_row.items():
+            facts = view.facts.get(ref, NO_FACTS)
+            if self.evictions[row] != facts.evictions:
+                self.evictions[row] = facts.evictions
+                self.dear[row] = dearness(known[ref], facts, view)
 
     def _drop_job(self, ref: str, changed: set[int]) -> None:
         row = self.job_row.pop(ref, None)
@@ -193,7 +215,7 @@ class PlannerIndex:
     def _set_job(self, job: Job, view: View, changed: set[int]) -> None:
         self._drop_job(job.ref, changed)
         facts = view.facts.get(job.ref, NO_FACTS)
-        if not job.gpus or job.started is None or barred_for_good(job, facts, view) is not None:
+        if not job.gpus or job.started is None or barred_for_good(job, view) is not None:
             return
         if self._vacant:
             row = self._vacant.pop()
@@ -210,7 +232,9 @@ class PlannerIndex:
         self.saved[row] = math.inf if saved is None else saved
         self.gpus[row] = gpu_count(job)
         self.restart[row] = restart_cost(job, view)
+        self.evictions[row] = facts.evictions
         self.dear[row] = dearness(job, facts, view)
+        self.level[row] = level_of(job, view.policy)
         self.user[row] = self.users.setdefault(job.user, len(self.users))
         for name in job.gpus:
             if name in self.row:

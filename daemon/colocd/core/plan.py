@@ -55,6 +55,7 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
         if joint.gave_up:
             text = "replicas were placed one service after the other; cheaper ways to place them together were not all tried"
             notes.append(Note(subject="coloc", text=text))
+    land = _forced(view, services, needs, placed, land, actions)
     for service, wanted in zip(services, needs, strict=True):
         drained, told = _drain(service, wanted, view)
         actions += drained
@@ -107,7 +108,7 @@ def _starts(
     """Placements for the replicas that can start now, and notes on those that wait or have no place."""
     spec = service.spec
     subject = subject_of(spec.name)
-    used = {r.slot for r in service.replicas} | {h.slot for h in view.handovers if h.service == spec.name}
+    used = _slots(service, view)
     actions: list[Action] = []
     notes: list[Note] = []
     waiting: list[str] = []
@@ -126,6 +127,44 @@ def _starts(
         text = f"needs {wanted.now} replicas and has {wanted.have + len(spots)}: {where(spec, land)}"
         notes.append(Note(subject=subject, text=text))
     return actions, notes
+
+
+def _forced(
+    view: View,
+    services: Sequence[ServiceView],
+    needs: Sequence[Need],
+    placed: Counter[str],
+    land: Ground,
+    actions: list[Action],
+) -> Ground:
+    """Add one more replica for each service that an operator lets ignore the budgets and that is still short."""
+    for service, wanted in zip(services, needs, strict=True):
+        name = service.spec.name
+        word = view.overrides.get(name)
+        if (
+            word is None
+            or wanted.now <= wanted.have + placed[name]
+            or _held_up(service, wanted, view, land) is not None
+        ):
+            continue
+        joint = place_all(land.without_budgets(), [Want(service.spec, 1)])
+        spots = [spot for spot in joint.spots[0] if not spot.waits]
+        if spots:
+            used = _slots(service, view) | {a.slot for a in actions if isinstance(a, Place) and a.service == name}
+            slot = min(set(range(len(used) + 1)) - used)
+            action = _place_action(service, slot, wanted, make_choice(spots[0], service.spec, joint.land))
+            why = f"{action.why}; budgets are overridden: {word}"
+            actions.append(msgspec.structs.replace(action, why=why, override=True))
+            placed[name] += 1
+            joint.land.lifted = False
+            land = joint.land
+    return land
+
+
+def _slots(service: ServiceView, view: View) -> set[int]:
+    """Slots of a service that are taken."""
+    name = service.spec.name
+    return {r.slot for r in service.replicas} | {h.slot for h in view.handovers if h.service == name}
 
 
 def _place_action(service: ServiceView, slot: int, wanted: Need, choice: Choice) -> Place:

@@ -3,6 +3,30 @@
 import msgspec
 
 
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the batch GPUs a user is meant to get, against others (`[[policy.shares]]`, any number of them)."""
+
+    user: str
+    """The user's login name."""
+    weight: float = 1.0
+    """Twice the weight: the same queue passes twice as fast. Users who are not listed have 1."""
+
+
+class JobClass(msgspec.Struct, frozen=True, kw_only=True):
+    """A class of batch work (`[[policy.classes]]`). Jobs of a lower level are evicted first and start last."""
+
+    name: str
+    """Its name; the class `normal` need not be written down."""
+    level: int = 0
+    """-2 to 2; jobs of no class have 0. With each level up, what an eviction costs counts a thousand times as much."""
+    partitions: tuple[str, ...] = ()
+    """Jobs in these partitions are in the class."""
+    qos: tuple[str, ...] = ()
+    """Jobs with these QOS are in the class."""
+    open: bool = False
+    """Users may put their jobs into it themselves, with `--coloc-class`. Meant for levels below 0."""
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Durations are seconds, costs are GPU-seconds."""
 
@@ -38,3 +62,31 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Replicas kept above the forecast need, per service."""
     cooldown: float = 0.0
     """After an eviction a job is not started again for this long."""
+    emergency_grace: float = 60.0
+    """Longest time a victim gets when the load is there already and was not foreseen; never more than `grace`."""
+    plan_ahead: float = 900.0
+    """Reclaims that the forecast sees coming by this much more than a service's lead time may begin early; 0: none does."""
+    user_evictions_per_hour: int = 0
+    """Jobs of one user that may be evicted within an hour; 0: no limit."""
+    evictions_per_hour: int = 0
+    """Jobs that may be evicted within an hour in all; 0: no limit."""
+    deadline_protection: float = 3600.0
+    """A job that can still meet its own deadline is no victim within this time before it."""
+    useful_intervals: float = 1.0
+    """A job with a checkpoint interval is started only into a valley of this many intervals and its restart cost."""
+    longest_valley: float = 4 * 3600.0
+    """A job that cannot checkpoint is not made to wait for a valley longer than this."""
+    ageing: float = 1.0
+    """GPU-seconds by which each second of waiting moves a job forward in the queue."""
+    reserve_within: float = 2 * 3600.0
+    """GPUs are reserved for the first job that does not fit if enough of them come free within this time; 0: never."""
+    eviction_target: float = 0.25
+    """Share of runs that may end by an eviction before fewer batch jobs are admitted; 1: the quota is always whole."""
+    quota_min: float = 0.25
+    """The quota of the batch jobs never falls below this share of the GPUs that services leave."""
+    quota_period: float = 600.0
+    """The quota changes at most this often."""
+    shares: tuple[Share, ...] = ()
+    """See `[[policy.shares]]` below."""
+    classes: tuple[JobClass, ...] = ()
+    """See `[[policy.classes]]` below."""

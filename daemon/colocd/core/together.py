@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from colocd.core import frontier
+from colocd.core.budgets import over_budget
 from colocd.core.exact import Clash, ExactSolver, Shared
 from colocd.core.ground import Ground
 from colocd.core.joint import Spot, allowed, open_keys, place
@@ -59,6 +60,14 @@ def place_all(land: Ground, wants: Sequence[Want]) -> Joint:
         return best
     if math.prod(want.many + 1 for want in wants) > MOST_STATES:
         return best._replace(gave_up=True)
+    better = _together(land, wants, best)
+    if over_budget(land.view, [job.user for spots in better.spots for spot in spots for job in spot.victims]):
+        return best._replace(gave_up=True)  # One after the other, each victim is counted before the next is chosen.
+    return better
+
+
+def _together(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
+    """The best nodes combined; `best`: what was found one service after the other."""
     rows, all_rows = _rows(land, wants, best)
     solver = ExactSolver(land, wants, rows)
     way = frontier.solve(solver)

@@ -2,6 +2,7 @@
 
 from math import inf, log2
 
+from colocd.core.runtimes import remaining
 from colocd.core.view import Job, JobFacts, JobState, View
 
 COST_DIGITS = 3
@@ -13,6 +14,8 @@ NEVER_AGAIN = 31
 """Class of what cannot be evicted at all."""
 _FLOOR = 60.0
 """Losses up to this many seconds are the cheapest class; each half doubling is one more."""
+LEVEL_FACTOR = 1000.0
+"""How many times as much an eviction counts with each level of a job's class, when victims are compared."""
 
 
 def unsaved(job: Job, at: float, limit: float) -> float:
@@ -66,8 +69,8 @@ def eviction_cost(job: Job, view: View) -> float:
     return round(min(MAX_COST, lost * gpu_count(job) + policy.eviction_cost), COST_DIGITS)
 
 
-def barred_for_good(job: Job, facts: JobFacts, view: View) -> str | None:
-    """Why the job may not be evicted however long it runs; None: it may, once it is not protected any more."""
+def barred_for_good(job: Job, view: View) -> str | None:
+    """Why the job may not be evicted at all, whoever says so; None: it may, budgets permitting."""
     if job.checkpoint is None:
         return "not submitted through coloc"
     if job.partition not in view.policy.batch_partitions:
@@ -76,15 +79,46 @@ def barred_for_good(job: Job, facts: JobFacts, view: View) -> str | None:
         return f"is {job.state}"
     if job.gpus is None:
         return "its GPUs could not be read"
-    if facts.evictions >= view.policy.max_evictions_per_job:
-        return f"evicted {facts.evictions} times already"
     return "its start time could not be read" if job.started is None else None
 
 
-def barred(job: Job, facts: JobFacts, view: View) -> str | None:
-    """Why the job may not be evicted now; None: it may."""
-    reason = barred_for_good(job, facts, view)
-    if reason is not None or job.started is None:
-        return reason
-    left = job.started + view.policy.protected_runtime - view.at
-    return f"protected for another {left:.0f} s" if left > 0 else None
+def budget(job: Job, facts: JobFacts, view: View, planned: int = 0, planned_all: int = 0) -> str | None:
+    """The budget that keeps the job from being evicted now, in words; None: none does. An operator may override these."""
+    policy, at = view.policy, view.at
+    if facts.evictions >= policy.max_evictions_per_job:
+        return f"evicted {facts.evictions} times already (policy.max_evictions_per_job)"
+    if job.started is not None and (left := job.started + policy.protected_runtime - at) > 0:
+        return f"protected for another {left:.0f} s (policy.protected_runtime)"
+    spent = spent_budget(view, job.user, planned, planned_all)
+    if spent is not None:
+        return spent
+    if protected_by_deadline(job, facts, view):
+        return (
+            f"has its own deadline in {(facts.deadline or at) - at:.0f} s and can meet it (policy.deadline_protection)"
+        )
+    return None
+
+
+def spent_budget(view: View, user: str, planned: int = 0, planned_all: int = 0) -> str | None:
+    """The hourly budget that is used up for a user's jobs; `planned`, `planned_all`: evictions of this plan so far."""
+    policy = view.policy
+    mine = view.evicted.get(user, 0) + planned
+    if 0 < policy.user_evictions_per_hour <= mine:
+        return f"{mine} jobs of {user} were evicted within the hour (policy.user_evictions_per_hour)"
+    everybody = sum(view.evicted.values()) + planned_all
+    if 0 < policy.evictions_per_hour <= everybody:
+        return f"{everybody} jobs were evicted within the hour (policy.evictions_per_hour)"
+    return None
+
+
+def protected_by_deadline(job: Job, facts: JobFacts, view: View) -> bool:
+    """Whether the job's first deadline is near, ahead, and still met if nobody evicts it."""
+    if facts.deadline is None:
+        return False
+    left = facts.deadline - view.at
+    return 0 < left <= view.policy.deadline_protection and remaining(job, facts, view.runs, view.at) <= left
+
+
+def barred(job: Job, facts: JobFacts, view: View, planned: int = 0, planned_all: int = 0) -> str | None:
+    """Why the job may not be evicted now; None: it may. `planned`, `planned_all`: see `spent_budget`."""
+    return barred_for_good(job, view) or budget(job, facts, view, planned, planned_all)

@@ -9,10 +9,13 @@ from enum import StrEnum
 import msgspec
 
 from coloc_topology.shape import Shape, mask_of
+from colocd.core.marks import Checkpoint as Checkpoint
+from colocd.core.marks import Request as Request
 from colocd.core.policy import Policy
+from colocd.core.quota import Quota
 from colocd.core.readings import FailedGpu as FailedGpu
 from colocd.core.readings import NodeReadings as NodeReadings
-from colocd.core.service import LinkLevel, Mode, ServiceSpec
+from colocd.core.service import ServiceSpec
 
 VIEW_VERSION = 1
 
@@ -37,39 +40,6 @@ class Held(StrEnum):
     NO = "no"
     USER = "user"
     ADMIN = "admin"
-
-
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch job says about itself in its Slurm comment. Durations are seconds.
-
-    `signal` None: the job cannot be asked to checkpoint. `to`: `batch` (batch shell), `steps` (all steps), `all`.
-    `saved` and `yielded` are Unix seconds as the job wrote them: last complete checkpoint, and "saved, take my GPUs".
-    """
-
-    signal: str | None = None
-    to: str = "batch"
-    interval: float | None = None
-    """It saves by itself this often; None: not told."""
-    cost: float | None = None
-    """How long one save takes; None: not told."""
-    restart: float | None = None
-    """How long it takes from a start to the first new step of work; None: not told."""
-    grace: float | None = None
-    saved: float | None = None
-    yielded: float | None = None
-    deadline: float | None = None
-    """Unix seconds by which its user wants it to have ended; None: no wish."""
-    rank: str | None = None
-    """Name of its class of batch work, as the site's rules know it; None: the ordinary one."""
-    hold: str | None = None
-    """`user`: its user submitted it with a hold of their own, which coloc leaves alone until they release it."""
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job of somebody else asks of coloc in its Slurm comment: GPUs of one node joined at a link level."""
-
-    level: LinkLevel = "NVLINK"
-    mode: Mode = Mode.GUARANTEED
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +74,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     request: Request | None = None
     """The job's own wish for a place; None: it has none, Slurm alone decides."""
     uid: int | None = None
+    qos: str | None = None
 
     @property
     def order(self) -> tuple[int, int]:
@@ -235,6 +206,16 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The present hold was placed by coloc (requeue-and-hold, or taken back)."""
     pinned: bool = False
     """The required nodes were set by coloc, not by the user."""
+    tag: float | None = None
+    """Its place in the fair queue, in virtual GPU-seconds: the smallest goes first. None: not given yet."""
+    ran: float = 0.0
+    """Seconds it has run in earlier runs, whether or not their work was saved."""
+    deaths: int = 0
+    """How often in a row it ended soon after a resume without having saved anything new."""
+    parked: str | None = None
+    """Why coloc does not start it until it is unparked; None: it does."""
+    deadline: float | None = None
+    """The first deadline that its user told (Unix seconds); later ones do not count."""
 
 
 class HandoverBrief(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,6 +248,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     handovers: tuple[HandoverBrief, ...] = ()
     gpus: dict[str, NodeReadings] = msgspec.field(default_factory=dict)
     """Fresh readings by node, from coloc-agent or Prometheus; nodes of which nothing is known are missing."""
+    runs: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+    """Seconds that ended jobs ran, ascending, by `user/kind of job name` and by `user/`: what run times are guessed from."""
+    evicted: dict[str, int] = msgspec.field(default_factory=dict)
+    """Evictions within the last hour, by user."""
+    quota: Quota = Quota()
+    overrides: dict[str, str] = msgspec.field(default_factory=dict)
+    """Services whose next reclaim ignores the budgets, and by whose word."""
     problems: tuple[str, ...] = ()
     """Readings that failed in this cycle, one sentence each."""
 

@@ -21,6 +21,7 @@ FIELDS = (
         "tres-per-node",
         "tres-per-socket",
         "tres-per-task",
+        "QOS",
         "Comment",
         "Name",
     ),
@@ -146,6 +147,7 @@ def _row(field: dict[str, str]) -> Row:
         comment=comment,
         checkpoint=parse_comment(comment),
         request=parse_request(comment),
+        qos=values.word(field["QOS"]),
     )
     return Row(field["JobID"].strip(), values.names(field["NodeList"]) if state in HOLDING else (), job)
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from sqlalchemy import delete, select
 
 from colocd.store.base import Base, values
-from colocd.store.records import BatchJob, Learned, ReplicaRow, ServiceRow
-from colocd.store.tables import batch_jobs, learned, replicas, services, settings
+from colocd.store.records import BatchJob, Learned, ReplicaRow, Run, ServiceRow
+from colocd.store.tables import batch_jobs, learned, replicas, runs, services, settings
 
 
 class Facts(Base):
@@ -61,6 +61,18 @@ class Facts(Base):
         """See `Store.learned`."""
         rows = self._select(select(learned).where(learned.c.topic == topic).order_by(learned.c.service), Learned)
         return {row.service: row for row in rows}
+
+    def put_runs(self, rows: Sequence[Run]) -> None:
+        """See `Store.put_runs`."""
+        if rows:
+            with self._writing() as connection:
+                self._put(connection, runs, [values(row) for row in rows])
+
+    def runs(self, since: float, *, limit: int = 1_000_000) -> tuple[Run, ...]:
+        """See `Store.runs`."""
+        some = runs.c.ended.is_(None) | (runs.c.ended >= since)
+        order = (runs.c.ended.is_not(None), runs.c.ended.desc(), runs.c.ref, runs.c.started)
+        return self._select(select(runs).where(some).order_by(*order).limit(limit), Run)
 
     def put_setting(self, key: str, value: str | None) -> None:
         """See `Store.put_setting`."""

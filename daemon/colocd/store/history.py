@@ -9,7 +9,7 @@ from colocd.store.base import Base, values
 from colocd.store.ledger import UNSETTLED
 from colocd.store.packs import MINUTE, SPAN, TEN_MINUTES
 from colocd.store.records import OPEN_STATES, Decision, LoadSample
-from colocd.store.tables import batch_jobs, decisions, handovers, intents, load_packs, load_samples, load_series
+from colocd.store.tables import batch_jobs, decisions, handovers, intents, load_packs, load_samples, load_series, runs
 from colocd.store.types import storable
 
 _SLICE = 5000
@@ -60,6 +60,7 @@ class History(Base):
         decisions_before: float,
         raw_before: float | None = None,
         minutes_before: float | None = None,
+        runs_before: float | None = None,
     ) -> int:
         """See `Store.prune`; what stays is written down in docs/store.md. Works in slices, each its own transaction."""
         with self._reading() as connection:
@@ -75,6 +76,8 @@ class History(Base):
         gone = (batch_jobs.c.ended.is_not(None), batch_jobs.c.last_seen < decisions_before)
         rows += self._slices(batch_jobs.c.ref, *gone)
         rows += self._slices(decisions.c.id, decisions.c.at < decisions_before, ~_last_word())
+        if runs_before is not None:
+            rows += self._slices(runs.c.ref, runs.c.ended < runs_before)
         for number, minutes_to, tens_to in series:
             # Whole rows of the next coarser roll-up go, so that what is left joins on without a gap or an overlap.
             raw = _done(raw_before, minutes_to, SPAN[MINUTE])

@@ -13,6 +13,7 @@ from colocd.store.records import (
     LoadSample,
     Outcome,
     ReplicaRow,
+    Run,
     ServiceRow,
 )
 
@@ -86,6 +87,14 @@ class Store(Protocol):
         """Batch jobs, by ref; only those not ended unless `unended` is False."""
         ...
 
+    def put_runs(self, rows: Sequence[Run]) -> None:
+        """Insert or replace runs in one transaction."""
+        ...
+
+    def runs(self, since: float, *, limit: int = 1_000_000) -> tuple[Run, ...]:
+        """Runs that go on, then those that ended at `since` or later, newest end first; `limit` counts all."""
+        ...
+
     def intend(self, intent: Intent) -> bool:
         """Write an intent; False when its key exists already (then nothing is written)."""
         ...
@@ -141,11 +150,12 @@ class Store(Protocol):
         decisions_before: float,
         raw_before: float | None = None,
         minutes_before: float | None = None,
+        runs_before: float | None = None,
     ) -> int:
         """Delete what is older (open handovers and unsettled intents stay); returns the number of rows.
 
         `raw_before`, `minutes_before`: samples, and minutes, that are rolled up go when they are older; None: only with
-        `load_before`, which takes everything.
+        `load_before`, which takes everything. `runs_before`: runs of batch jobs that ended before; None: all stay.
         """
         ...
 

@@ -107,6 +107,28 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     saved: float | None = None
     ended: str | None = None
     """Final Slurm state as the view names it; None: not ended."""
+    tag: float | None = None
+    deaths: int = 0
+    parked: str | None = None
+    parked_at: float | None = None
+    deadline: float | None = None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One stay of a batch job on GPUs: from a start to its end or requeue. Key: (ref, started).
+
+    `saved`: last checkpoint of this run, None: none was told of. `end` None: it goes on; else `done`, `failed`, `evicted` (by
+    coloc), `requeued` (by itself or somebody else) or `gone` (Slurm forgot the job before its end was seen).
+    """
+
+    ref: str
+    started: float
+    user: str
+    name: str
+    gpus: int
+    saved: float | None = None
+    ended: float | None = None
+    end: str | None = None
 
 
 class LoadSample(msgspec.Struct, frozen=True, kw_only=True):

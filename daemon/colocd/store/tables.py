@@ -117,6 +117,25 @@ batch_jobs = Table(
     # The job's own word, not our clock: it may be no date at all, and one job's nonsense must not stop the others.
     Column("saved", Number),
     Column("ended", Words, index=True),
+    Column("tag", Number),
+    Column("deaths", Integer, nullable=False),
+    Column("parked", Words),
+    Column("parked_at", Instant),
+    Column("deadline", Number),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("ref", Words, nullable=False),
+    Column("started", Instant, nullable=False),
+    Column("user", Words, nullable=False),
+    Column("name", Words, nullable=False),
+    Column("gpus", Integer, nullable=False),
+    Column("saved", Number),
+    Column("ended", Instant, index=True),
+    Column("end", Words),
+    PrimaryKeyConstraint("ref", "started"),
 )
 
 handovers = Table(

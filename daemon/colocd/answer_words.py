@@ -1,0 +1,75 @@
+"""Parts of the API's answers: rows and sentences from records."""
+
+from typing import Any
+
+from coloc_topology.shape import idx
+from colocd.core.need import counted, need
+from colocd.core.view import Held, Job, JobFacts, JobState, ReplicaState, ServiceView, View
+from colocd.store.records import Decision, Handover
+
+
+def decision_words(d: Decision) -> dict[str, Any]:
+    """A decision as the API tells it."""
+    return {"at": d.at, "subject": d.subject, "kind": d.kind, "text": d.text}
+
+
+def handover_words(h: Handover) -> dict[str, Any]:
+    """An open handover as the API tells it."""
+    return {
+        "id": h.id,
+        "service": h.service,
+        "slot": h.slot,
+        "node": h.node,
+        "state": h.state.value,
+        "victims": list(h.victims),
+        "since": h.created_at,
+    }
+
+
+def handover_sentence(h: Handover) -> str:
+    """The story of a handover in one sentence."""
+    entered = sorted(h.data.get("t", {}).items(), key=lambda item: float(item[1]))
+    times = ", ".join(f"{state} +{at - h.created_at:.1f} s" for state, at in entered)
+    end = f"; gave up: {h.data['abort']}" if "abort" in h.data else ""
+    got = f"; Slurm gave GPUs {idx(h.got)}" if h.got is not None else ""
+    return f"{h.state.value}: replica {h.slot} of {h.service} on GPUs {idx(h.want)} of {h.node} ({times}){got}{end}; {h.why}"
+
+
+def job_sentence(job: Job, facts: JobFacts) -> str:
+    """What Slurm says of a batch job, in words."""
+    place = ", ".join(f"GPUs {idx(mask)} of {node}" for node, mask in sorted((job.gpus or {}).items()))
+    words = f"is {job.state}" + (f" on {place}" if place else "")
+    if job.state is JobState.PENDING:
+        words += {
+            Held.NO: f" ({job.reason or 'no reason told'})",
+            Held.USER: " and held",
+            Held.ADMIN: " and held by coloc" if facts.ours else " and held by an administrator",
+        }[job.held]
+    evicted = f"; evicted {facts.evictions} times" if facts.evictions else ""
+    return words + evicted
+
+
+def service_words(service: ServiceView, view: View) -> dict[str, Any]:
+    """A service with its readings as the API tells it."""
+    wanted = need(service, view.policy, view.at)
+    return {
+        "name": service.spec.name,
+        "load": service.load.value if service.load is not None else None,
+        "need": wanted.now,
+        "have": len(counted(service)),
+        "ready": sum(r.state is ReplicaState.READY for r in service.replicas),
+        "why": wanted.why,
+        "removed": service.removed,
+        "replicas": [
+            {
+                "slot": r.slot,
+                "state": str(r.state),
+                "job": r.job,
+                "node": r.node,
+                "gpus": idx(r.gpus),
+                "level": r.level,
+                "load": r.load,
+            }
+            for r in service.replicas
+        ],
+    }

@@ -1,0 +1,159 @@
+"""What is remembered of batch jobs: runs, evictions, run times, the fair clock, parking; all of it outlives the daemon."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.helpers.views import AT, batch
+
+from colocd.core.policy import Policy
+from colocd.core.view import Checkpoint, Held, Job, JobState
+from colocd.memory import Memory, Remembered
+from colocd.store import open_store
+from colocd.store.records import BatchJob, Handover
+from colocd.store.schema import upgrade
+from colocd.store.sql import SqlStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    upgrade(f"sqlite:///{tmp_path}/coloc.db")
+    store = open_store(f"sqlite:///{tmp_path}/coloc.db")
+    yield store
+    store.close()
+
+
+def look(memory: Memory, now: float, *jobs: Job, victim: str = "", acked: bool = False) -> Remembered:
+    handovers = [
+        Handover(
+            service="c", slot=0, node="n1", want=1, level="SYS", victims=(victim,), created_at=now, updated_at=now,
+            data={"acked": [victim] if acked else []},
+        )
+    ]  # fmt: skip
+    return memory.look(jobs, handovers if victim else [], Policy(), 8, now)
+
+
+def running(at: float = AT, **facts: object) -> Job:
+    return batch(1, {"n1": 0x0F}, started=at, **facts)  # type: ignore[arg-type]
+
+
+def pending(restarts: int, held: Held = Held.ADMIN) -> Job:
+    return batch(1, restarts=restarts, held=held, gpus_requested=4)
+
+
+@pytest.mark.parametrize(("acked", "saved"), [(False, AT + 50), (True, AT + 100)])
+def test_an_eviction_is_a_run_with_what_was_saved(store: SqlStore, acked: bool, saved: float) -> None:
+    memory = Memory(store)
+    look(memory, AT + 1, running())
+    look(memory, AT + 60, running(checkpoint=Checkpoint(signal="USR1", saved=AT + 50)))
+    seen = look(memory, AT + 100, pending(1), victim="1", acked=acked)
+    (run,) = store.runs(0.0)
+    assert (run.started, run.ended, run.gpus, run.end) == (AT, AT + 100, 4, "evicted")
+    assert run.saved == saved
+    assert seen.evicted == {"ann": 1}
+    assert seen.facts["1"].ran == 100
+    again = look(Memory(store), AT + 110, running(AT + 105))
+    assert again.facts["1"].ran == 100
+    assert [r.end for r in store.runs(0.0)] == [None, "evicted"]
+    assert look(memory, AT + 4000, running(AT + 105)).evicted == {}
+
+
+def test_a_restart_between_two_looks_is_seen_by_its_start(store: SqlStore) -> None:
+    memory = Memory(store)
+    look(memory, AT + 1, running())
+    look(memory, AT + 100, running(AT + 90, restarts=1))
+    assert [(r.started, r.end) for r in store.runs(0.0)] == [(AT + 90, None), (AT, "requeued")]
+
+
+def test_run_times_are_learnt_from_ended_jobs_and_by_a_new_process(store: SqlStore) -> None:
+    memory = Memory(store)
+    look(memory, AT + 1, running())
+    look(memory, AT + 100, pending(1), victim="1")
+    look(memory, AT + 210, running(AT + 200))
+    done = msgspec.structs.replace(running(AT + 200), state=JobState.DONE, gpus={}, ends=AT + 500)
+    look(memory, AT + 510, done)
+    waiting = batch(2, name="job7")
+    for one in (memory, Memory(store)):
+        seen = look(one, AT + 520, done, waiting)
+        assert seen.runs == {"ann/": (400.0,), "ann/job#": (400.0,)}
+    assert store.jobs(unended=False)[0].ended == "done"
+
+
+def test_a_job_that_dies_on_resume_twice_is_parked_and_one_that_saves_is_not(store: SqlStore) -> None:
+    def die(start: float, restarts: int, saved: float | None = None) -> Remembered:
+        mark = Checkpoint(signal="USR1", saved=saved)
+        look(memory, start + 5, running(start, restarts=restarts, checkpoint=mark))
+        return look(memory, start + 20, pending(restarts + 1, Held.NO))
+
+    memory = Memory(store)
+    assert die(AT, 0).facts["1"].deaths == 0, "the first run resumes nothing"
+    assert die(AT + 100, 1).facts["1"].deaths == 1
+    assert die(AT + 200, 2, saved=AT + 203).facts["1"].deaths == 0
+    assert die(AT + 300, 3).facts["1"].deaths == 1
+    parked = die(AT + 400, 4).facts["1"]
+    assert parked.parked is not None
+    assert "2 times in a row" in parked.parked
+    assert store.jobs()[0].parked_at == AT + 420
+    mark = Checkpoint(signal="USR1", unparked=AT + 430)
+    free = look(memory, AT + 440, msgspec.structs.replace(pending(5), checkpoint=mark)).facts["1"]
+    assert (free.parked, free.deaths) == (None, 0)
+
+
+def test_evictions_are_no_deaths(store: SqlStore) -> None:
+    memory = Memory(store)
+    for n in range(4):
+        look(memory, AT + 100 * n + 5, running(AT + 100 * n, restarts=n))
+        seen = look(memory, AT + 100 * n + 20, pending(n + 1), victim="1")
+    assert seen.facts["1"].deaths == 0
+
+
+def test_tags_are_given_once_and_outlive_the_daemon(store: SqlStore) -> None:
+    memory = Memory(store)
+    first = look(memory, AT, *(batch(n, time_limit=100.0) for n in (1, 2, 3)), batch(9, user="bob", time_limit=100.0))
+    tags = {ref: facts.tag for ref, facts in first.facts.items()}
+    assert tags == {"1": 100, "2": 200, "3": 300, "9": 100}
+    again = look(Memory(store), AT + 5, *(batch(n, time_limit=100.0) for n in (1, 2, 3, 4)))
+    assert {ref: facts.tag for ref, facts in again.facts.items()} == {"1": 100, "2": 200, "3": 300, "4": 400}
+
+
+def test_the_first_deadline_counts(store: SqlStore) -> None:
+    memory = Memory(store)
+    for n, deadline in enumerate((None, AT + 900, AT + 9000)):
+        seen = look(memory, AT + n, batch(1, checkpoint=Checkpoint(deadline=deadline)))
+    assert seen.facts["1"].deadline == AT + 900
+
+
+def test_many_evictions_lower_the_quota(store: SqlStore) -> None:
+    memory = Memory(store)
+    look(memory, AT)
+    for n in range(6):
+        look(memory, AT + 100 * n + 5, running(AT + 100 * n, restarts=n))
+        look(memory, AT + 100 * n + 20, pending(n + 1), victim="1")
+    seen = look(memory, AT + 700, pending(6))
+    assert seen.quota.share == Policy().quota_min
+    assert "6 of 6 runs" in seen.quota.why
+    assert look(Memory(store), AT + 710, pending(6)).quota == seen.quota
+
+
+def test_nonsense_in_the_settings_counts_as_nothing(store: SqlStore) -> None:
+    store.put_setting("fair-clock", "{")
+    store.put_setting("quota", '{"share": "all"}')
+    assert look(Memory(store), AT, batch(1)).quota.share == 1.0
+
+
+def test_hostile_names_and_ten_thousand_tasks(store: SqlStore) -> None:
+    """Names with quotes, line ends and shell text are data; every task of a large array is remembered and tagged."""
+    name = "a'b\"c\n$(touch /tmp/x)`id` \x00/%s"
+    tasks = [msgspec.structs.replace(batch(5, name=name), ref=f"5_{n}") for n in range(10_000)]
+    seen = look(Memory(store), AT, *tasks, batch(6, user="bob", name=name))
+    assert len(seen.facts) == 10_001
+    assert len({facts.tag for facts in seen.facts.values()}) == 10_000
+    again = Memory(store)
+    done = msgspec.structs.replace(tasks[0], state=JobState.RUNNING, started=AT, gpus={"n1": 1})
+    look(again, AT + 1, done, *tasks[1:])
+    ended = msgspec.structs.replace(done, state=JobState.FAILED, gpus={}, ends=AT + 9)
+    seen = look(again, AT + 10, ended, *tasks[1:])
+    assert [times for kind, times in seen.runs.items() if kind != "ann/"] == [(9.0,)]
+    known: list[BatchJob] = [r for r in store.jobs(unended=False) if r.ref == "5_0"]
+    assert known[0].ended == "failed"
