@@ -85,10 +85,11 @@ def _slurm(config: SlurmConfig, options: Options, conf_path: str) -> Slurm:
         raise BadRequest(f"{options.release[:40]!r} is no release of Slurm", "write it like 24.11")
     why = None
     if not options.offline:
+        from colocd.clock import SystemClock
         from colocd.slurm.shell import Shell
 
         named = conf_path if options.slurm_conf or config.conf or "SLURM_CONF" in os.environ else None
-        shell = Shell(msgspec.structs.replace(config, conf=named))
+        shell = Shell(msgspec.structs.replace(config, conf=named), SystemClock())
         try:
             release = config_release(shell.ask("scontrol", "show", "config"))
             nodes = read_scontrol_nodes(shell.ask("scontrol", "-o", "show", "node"))

@@ -114,6 +114,7 @@ class Daemon:
             self.metrics.failed()
         seconds = self.clock.monotonic() - begun
         self.metrics.cycle(seconds)
+        self.metrics.asked(self._slurm.usage())
         self.answers.finished(self.clock.now(), seconds, sentence)
         if self._said.get("cycle") != (quiet := _without_numbers(sentence)):
             self._said["cycle"] = quiet

@@ -47,6 +47,8 @@ class SlurmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Folder of Slurm's commands. Not set: found on PATH."""
     timeout: float = 10.0
     """Longest wait for one call to Slurm."""
+    calls_per_minute: int = 600
+    """Commands sent to slurmctld in the long run, at most (120 may come at once)."""
 
 
 class TopologySource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,7 +76,8 @@ class CycleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A cycle (observe, foresee, plan, act) starts this often."""
     handover_period: float = 0.2
     """Open handovers are looked at this often after a change, then less and less often (at most every 2 s)."""
-    """How far ahead load is foreseen."""
+    wake_file: str | None = None
+    """A file that Slurm's EpilogSlurmctld touches when a job ends: the next cycle then comes at once. Not set: none."""
 
 
 class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,12 +138,14 @@ RULES: dict[str, Rule] = {
     "slurm.conf": Rule(check=absolute_path),
     "slurm.bin_dir": Rule(check=absolute_path),
     "slurm.timeout": duration(high=600.0),
+    "slurm.calls_per_minute": Rule(low=30, high=100_000),
     "topology.gres_conf": Rule(check=absolute_path),
     "topology.sources": Rule(),
     "topology.sources[].nodes": Rule(check=_nodes),
     "topology.sources[].file": Rule(check=absolute_path),
     "cycle.period": duration(high=3600.0),
     "cycle.handover_period": duration(high=60.0),
+    "cycle.wake_file": Rule(check=absolute_path),
     **TELEMETRY_RULES,
     **POLICY_RULES,
     "api.socket": Rule(check=socket_path),

@@ -34,6 +34,9 @@ class Metrics:
         self._told = Gauge("coloc_gpu_nodes_read", "Nodes with a fresh reading of their GPUs", registry=r)
         self._readings = Counter("coloc_gpu_readings", "What agents and Prometheus brought", ["what"], registry=r)
         self._counted: dict[str, int] = {}
+        self._calls = Counter("coloc_slurm_calls", "Commands sent to Slurm", ["command"], registry=r)
+        self._calling = Counter("coloc_slurm_seconds", "Seconds that Slurm's answers took", ["command"], registry=r)
+        self._called: dict[str, tuple[int, float]] = {}
         self._problems = Gauge("coloc_problems", "Readings that failed in the last cycle", registry=r)
         self._paused = Gauge("coloc_paused", "1 while coloc is paused", registry=r)
         self._handovers = Counter("coloc_handovers", "Ended handovers", ["outcome"], registry=r)
@@ -75,6 +78,14 @@ class Metrics:
         self._busy.clear()
         for use, share in gpu_busy(view).items():
             self._busy.labels(use).set(share)
+
+    def asked(self, usage: Mapping[str, tuple[int, float]]) -> None:
+        """Bring the counters of calls to Slurm up to these sums."""
+        for command, (calls, seconds) in usage.items():
+            before = self._called.get(command, (0, 0.0))
+            self._calls.labels(command).inc(calls - before[0])
+            self._calling.labels(command).inc(max(0.0, seconds - before[1]))
+        self._called = dict(usage)
 
     def readings(self, counts: Mapping[str, int]) -> None:
         """Bring the counters of GPU readings up to these sums."""

@@ -7,6 +7,7 @@ only: a cycle that hangs gets colocd restarted.
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -18,6 +19,30 @@ from colocd.notify import Notifier
 log = logging.getLogger(__name__)
 
 
+WAKE_EVERY = 2.0
+"""Seconds between two looks at the wake file: the shortest time from one cycle to the next that it can bring about."""
+
+
+class WakeFile:
+    """A file that Slurm touches; one that is not there is not touched."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._time()
+
+    def touched(self) -> bool:
+        """Whether the file was touched since the last call."""
+        now = self._time()
+        changed, self._seen = now != self._seen, now
+        return changed and now is not None
+
+    def _time(self) -> int | None:
+        try:
+            return self._path.stat().st_mtime_ns
+        except OSError:
+            return None
+
+
 class Timetable:
     """Runs a daemon's duties from `start` to `stop`."""
 
@@ -25,6 +50,7 @@ class Timetable:
         self._daemon = daemon
         self._notifier = notifier
         self._ready = False
+        self._wake: WakeFile | None = None
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
             executors={"default": ThreadPoolExecutor(1)},
@@ -39,6 +65,9 @@ class Timetable:
         add(self._handovers, "interval", seconds=times.handover_period, id="handovers", next_run_time=None)
         add(self._daemon.roll_up, "interval", minutes=1, id="roll-up")
         add(self._daemon.prune, "interval", hours=1, id="prune")
+        if times.wake_file is not None:
+            self._wake = WakeFile(Path(times.wake_file))
+            add(self._look, "interval", seconds=WAKE_EVERY, id="wake")
         add(self._cycle, id="first")
         self._scheduler.start()
 
@@ -74,6 +103,11 @@ class Timetable:
         self._notifier.tell(*words)
         if self._daemon.handovers_open:
             self._scheduler.resume_job("handovers")
+
+    def _look(self) -> None:
+        """A cycle at once when a job has ended since the last one, but no more often than `WAKE_EVERY` after the last."""
+        if self._wake is not None and self._wake.touched():
+            self._cycle()
 
     def _handovers(self) -> None:
         try:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.helpers.live import LiveSite
@@ -30,14 +31,11 @@ NET = {
 
 
 @contextmanager
-def small(**options: object) -> Iterator[LiveSite]:
+def small(site: Any = None, **options: Any) -> Iterator[LiveSite]:
     folder = Path(tempfile.mkdtemp(prefix="coloc-slurm-"))
     try:
-        with (
-            PrivateCluster(folder, nodes=1, kill_wait=2, **options) as up,  # type: ignore[arg-type]
-            LiveSite(up) as site,
-        ):
-            yield site
+        with PrivateCluster(folder, nodes=1, kill_wait=2, **options) as up, LiveSite(up, **(site or {})) as live:
+            yield live
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -96,3 +94,19 @@ def test_a_site_that_coloc_cannot_serve_is_refused(tmp_path: Path) -> None:
         site.start()
         site.until(lambda: site.status()["paused"], "the pause")
         assert "no such partition" in site.status()["paused"]
+
+
+def test_slurm_wakes_coloc_when_a_job_ends(tmp_path: Path) -> None:
+    hook = tmp_path / "wake.sh"
+    hook.write_text(f"#!/bin/sh\nexec touch {tmp_path}/wake\n")
+    hook.chmod(0o755)
+    often = {"period": 60.0, "cycle": {"wake_file": f"{tmp_path}/wake"}, "policy": {"stale_after": 300.0}}
+    with small(often, settings=(f"EpilogSlurmctld={hook}",)) as site:
+        site.upgrade()
+        first, second = site.submit("train-0", 8, steps=100_000), site.submit("train-1", 8)
+        site.start()
+        site.until(lambda: site.states([first]) == {JobState.RUNNING}, "the first job")
+        assert site.states([second]) == {JobState.PENDING}
+        site.coloc("history")  # a cycle has passed, the next one is a minute away
+        site.cluster.run("scancel", first)
+        site.until(lambda: site.states([second]) == {JobState.RUNNING}, "the second job", seconds=30)

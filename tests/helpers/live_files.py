@@ -70,6 +70,7 @@ class SiteFiles:
         database: str | None = None,
         slurm_timeout: float = 10.0,
         period: float = 0.7,
+        cycle: Mapping[str, object] | None = None,
     ) -> None:
         self.cluster = cluster
         # short: Unix sockets lie below it; jobs in another system see only the cluster's own folder
@@ -89,9 +90,10 @@ class SiteFiles:
             "slurm": {
                 "conf": str(cluster.conf),
                 "timeout": slurm_timeout,
+                "calls_per_minute": 6000,
                 **({"bin_dir": cluster.bin_dir} if cluster.bin_dir else {}),
             },
-            "cycle": {"period": period, "handover_period": 0.2},
+            "cycle": {"period": period, "handover_period": 0.2, **(cycle or {})},
             "policy": {**POLICY, **(policy or {})},
             "api": {"socket": f"{self.base}/c.sock", "admin_socket": f"{self.base}/a.sock"},
         }

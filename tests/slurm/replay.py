@@ -24,7 +24,7 @@ class Replay(Shell):
     """Answers as the recorded Slurm did; a command that was not recorded fails."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(SlurmConfig())
+        super().__init__(SlurmConfig(), SystemClock())
         self.folder = folder
         recorded = json.loads((folder / "answers.json").read_text())
         self.answers = {tuple(answer["argv"]): answer["out"] for answer in recorded}

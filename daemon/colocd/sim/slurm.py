@@ -78,6 +78,10 @@ class VirtualSlurm(Faulty):
             reservations=tuple(engine.reservations.values()),
         )
 
+    def usage(self) -> Mapping[str, tuple[int, float]]:
+        """See `SlurmPort.usage`: a virtual cluster runs no commands."""
+        return {}
+
     def site(self) -> Site:
         """See `SlurmPort.site`: a plain Slurm in which the caller may do everything, unless `setup` was set."""
         return self._read("site", (), lambda: self.setup)

@@ -37,7 +37,7 @@ class CliSlurm:
     """
 
     def __init__(self, config: SlurmConfig, clock: Clock) -> None:
-        self._shell = Shell(config)
+        self._shell = Shell(config, clock)
         self._clock = clock
         self._version: tuple[str, float] | None = None
         self._table = rows.Table()
@@ -72,6 +72,10 @@ class CliSlurm:
             reservations=tuple(reservation for reservation, _ in reservations),
             notes=() if doubt is None else (doubt,),
         )
+
+    def usage(self) -> Mapping[str, tuple[int, float]]:
+        """See `SlurmPort.usage`."""
+        return self._shell.governor.usage()
 
     def site(self) -> Site:
         """See `SlurmPort.site`."""

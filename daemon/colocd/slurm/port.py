@@ -112,6 +112,10 @@ class SlurmPort(Protocol):
         """Read nodes, jobs (array tasks one by one), partitions, reservations. Ended jobs appear while Slurm remembers."""
         ...
 
+    def usage(self) -> Mapping[str, tuple[int, float]]:
+        """Calls made to Slurm so far by this process, and the seconds they took, by command. Asks nobody."""
+        ...
+
     def site(self) -> Site:
         """Read how Slurm is set up; a few commands, so not for every cycle."""
         ...

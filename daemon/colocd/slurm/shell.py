@@ -7,8 +7,10 @@ import subprocess
 import threading
 from collections.abc import Sequence
 
+from colocd.clock import Clock
 from colocd.config import SlurmConfig
 from colocd.errors import ColocError, SlurmRefused, SlurmUnknown, SlurmUnreachable
+from colocd.slurm.governor import Governor
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,9 @@ _PREFIX = re.compile(r"^[a-z]+: (?:error|fatal): ")
 class Shell:
     """The client commands of one cluster. Thread-safe; one command runs at a time."""
 
-    def __init__(self, config: SlurmConfig) -> None:
+    def __init__(self, config: SlurmConfig, clock: Clock) -> None:
+        self._clock = clock
+        self.governor = Governor(clock, config.calls_per_minute)
         self._bin_dir = config.bin_dir
         self._timeout = config.timeout
         self._conf = config.conf
@@ -62,6 +66,9 @@ class Shell:
             hint = "correct `slurm.conf` in the configuration, or remove it where Slurm finds its own"
             raise SlurmUnreachable(f"{self._conf} cannot be read", hint=hint)
         with self._lock:
+            if not changing:
+                self.governor.wait()
+            begun = self._clock.monotonic()
             try:
                 done = subprocess.run(
                     [program, *argv[1:]],
@@ -81,6 +88,8 @@ class Shell:
             except subprocess.TimeoutExpired:
                 kind = SlurmUnknown if changing else SlurmUnreachable
                 raise kind(f"{name} did not answer in {self._timeout:g} s") from None
+            finally:
+                self.governor.made(name, self._clock.monotonic() - begun)
         out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         if done.returncode == 0:
             if err.strip():
