@@ -25,6 +25,7 @@ from colocd.core.view import (
 from colocd.core.wishes import served
 from colocd.errors import BadFile
 from colocd.gpus.board import GpuBoard
+from colocd.learning import Learner
 from colocd.memory import Memory
 from colocd.servicefile import spec_from_json
 from colocd.shapes import LoadedShapes, load_shapes
@@ -36,7 +37,7 @@ from colocd.telemetry.busy import busy_load
 from colocd.telemetry.load import LoadReader, ServiceLoad
 from colocd.telemetry.scrape import Scraper
 from colocd.telemetry.targets import load_targets, ready_urls
-from colocd.traces import Traces
+from colocd.traces import Recent, Traces
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class Observer:
         self._memory = Memory(store)
         self._loads = LoadReader(max_gap=max(180.0, 3 * period))
         self._traces = Traces(store)
+        self._recent = Recent(store)
+        self._learner = Learner(store)
         self._low_since: dict[str, float] = {}
         self._site = SiteWatch(slurm, clock)
         self._shapes: tuple[tuple[tuple[str, int], ...], LoadedShapes] | None = None
@@ -111,6 +114,7 @@ class Observer:
         }
         problems += tuple(p for load in loads.values() for p in load.problems)
         self._remember(specs, loads, now)
+        self._learner.watch(specs, loads, now)
         shared = sum(n.gpus for n in cluster.nodes if n.up and set(n.partitions) & set(config.policy.batch_partitions))
         memory = self._memory.look(cluster.jobs, handovers, config.policy, shared, now)
         services = tuple(
@@ -164,8 +168,10 @@ class Observer:
             samples.append(LoadSample(service=name, at=now, value=value))
             parts = loads[name].parts
             samples += [LoadSample(service=f"{name}:{part}", at=now, value=found) for part, found in parts.items()]
+            self._recent.add(name, now, value)
         for gone in self._traces.keep(specs):
             self._loads.forget(gone)
+            self._recent.forget(gone)
         self._store.add_load(samples)
 
     def _service(
@@ -181,13 +187,14 @@ class Observer:
         fresh = reading if reading is not None and now - reading.at <= config.policy.stale_after else None
         view = ServiceView(
             spec=spec,
-            replicas=tuple(
-                msgspec.structs.replace(r, load=load.replicas.get(r.slot)) for r in replicas if r.service == spec.name
-            ),
+            replicas=tuple(_with_readings(r, load) for r in replicas if r.service == spec.name),
             load=None if fresh is None else Reading(fresh.value, fresh.at),
             forecast=foresee(self._traces.of(spec.name), fresh, now, spec.season),
             retry_at=_number(self._store.setting(f"{RETRY}{spec.name}")),
             removed=row.removed,
+            recent=self._recent.highest(spec.name, now, config.policy.scale_down_after),
+            capacity=self._learner.capacity(spec),
+            lead=self._learner.lead(spec),
         )
         wanted = need(view, config.policy, now)
         if wanted.have <= wanted.now:
@@ -235,6 +242,12 @@ def _replicas(rows: Sequence[ReplicaRow], handovers: Sequence[Handover]) -> tupl
             ),
         )
     return tuple(found[key] for key in sorted(found))
+
+
+def _with_readings(replica: Replica, load: ServiceLoad) -> Replica:
+    meter = load.meters.get(replica.slot)
+    found = msgspec.structs.replace(replica, load=load.replicas.get(replica.slot))
+    return found if meter is None else msgspec.structs.replace(found, kv_use=meter.kv_use, hits=meter.hits)
 
 
 def _number(text: str | None) -> float | None:

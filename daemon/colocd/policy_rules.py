@@ -36,6 +36,8 @@ POLICY_RULES: dict[str, Rule] = {
     "policy.start_timeout": duration(),
     "policy.retry_after": duration(),
     "policy.scale_down_after": duration(zero=True),
+    "policy.scale_down_margin": Rule(low=0.0, high=10.0),
+    "policy.min_stay": duration(zero=True),
     "policy.spare_replicas": Rule(low=0, high=10_000),
     "policy.cooldown": duration(zero=True),
     "policy.emergency_grace": duration(),

@@ -109,6 +109,9 @@ RULES: dict[str, Rule] = {
     "gpus_per_replica": Rule(low=1, high=64),
     "capacity.per_replica": Rule(above=0.0, high=_SIZE),
     "capacity.target_use": Rule(above=0.0, high=1.0),
+    "capacity.learn": Rule(),
+    "slo.ttft": duration(high=3600.0),
+    "slo.tpot": duration(high=60.0),
     "load.url": Rule(check=_url),
     "load.measure": Rule(),
     "load.server": Rule(

@@ -1,5 +1,6 @@
-"""The load histories that forecasts are made from: read from the store once, then kept in memory as means of short times."""
+"""Load histories in memory, read from the store once: means of short times for the forecast, and the last readings."""
 
+from collections import deque
 from collections.abc import Collection
 
 from colocd.core.forecast import Sample
@@ -76,3 +77,33 @@ class Traces:
         for name in gone:
             del self._traces[name]
         return gone
+
+
+class Recent:
+    """The readings of the last while, to say what the highest of them was."""
+
+    def __init__(self, store: Store, longest: float = 3600.0) -> None:
+        self._store = store
+        self._longest = longest
+        self._seen: dict[str, deque[Sample]] = {}
+
+    def add(self, service: str, at: float, value: float | None) -> None:
+        """Take a reading over (None: nothing could be read); the first time the store is asked for those before."""
+        seen = self._seen.get(service)
+        if seen is None:
+            # Up to `at`: the store may hold this one already.
+            seen = deque((s.at, s.value) for s in self._store.load(service, at - self._longest) if s.at < at)
+            self._seen[service] = seen
+        if value is not None:
+            seen.append((at, value))
+        while seen and not at - self._longest <= seen[0][0]:
+            seen.popleft()
+
+    def highest(self, service: str, at: float, seconds: float) -> float | None:
+        """The highest load read within the last `seconds`; None: none was."""
+        known = (v for t, v in self._seen.get(service, ()) if v is not None and abs(at - t) <= seconds)
+        return max(known, default=None)
+
+    def forget(self, service: str) -> None:
+        """Drop a removed service."""
+        self._seen.pop(service, None)

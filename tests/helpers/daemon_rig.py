@@ -102,6 +102,7 @@ class DaemonRig:
                 protected_runtime=10.0,
                 start_timeout=20.0,
                 scale_down_after=20.0,
+                min_stay=0.0,
                 min_useful=30.0,
                 retry_after=15.0,
             ),

@@ -25,6 +25,7 @@ POLICY: dict[str, object] = {
     "start_timeout": 30.0,
     "retry_after": 2.0,
     "scale_down_after": 1.5,
+    "min_stay": 0.0,
 }
 SERVICE: dict[str, object] = {
     "name": "chat",

@@ -7,6 +7,7 @@ import msgspec
 from colocd.act.placing import ALIVE
 from colocd.act.tools import Tools
 from colocd.core.view import Job, JobState, ReplicaState
+from colocd.learning import remember_start
 from colocd.store.records import ReplicaRow
 
 
@@ -58,6 +59,9 @@ class Replicas:
                 "ready",
                 f"replica {row.slot} on {row.node} is ready after {now - row.since:.1f} s",
             )
+            handover = tools.store.handover(int(row.data.get("handover", 0)))
+            if handover is not None:
+                remember_start(tools.store, handover, now)
         elif spec is not None and now - row.since > spec.ready.timeout:
             text = f"replica {row.slot} (job {row.job}) was not ready within {spec.ready.timeout:.0f} s and is ended"
             tools.tell(f"service:{row.service}", "not-ready", text)

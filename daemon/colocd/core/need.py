@@ -21,19 +21,32 @@ def fresh(reading: Reading | None, at: float, policy: Policy) -> Reading | None:
     return reading if reading is not None and abs(at - reading.at) <= policy.stale_after else None
 
 
+def lead_time(service: ServiceView) -> float:
+    """Seconds from a decision to a ready replica: measured, else what the service file says."""
+    return service.spec.lead_time if service.lead is None else service.lead.seconds
+
+
+def carried(service: ServiceView) -> float:
+    """Load that one replica is planned to carry: its capacity at its target use."""
+    capacity = service.spec.capacity
+    per_replica = capacity.per_replica if service.capacity is None else service.capacity.per_replica
+    return per_replica * capacity.target_use
+
+
 def replicas_for(load: float, service: ServiceView, policy: Policy) -> int:
     """Replicas that carry `load` (units of the service's measure) at its target use, within its limits."""
     spec = service.spec
     if service.removed:
         return 0
-    wanted = math.ceil(load / (spec.capacity.per_replica * spec.capacity.target_use) - 1e-9) + policy.spare_replicas
+    wanted = math.ceil(load / carried(service) - 1e-9) + policy.spare_replicas
     return max(spec.min_replicas, min(spec.max_replicas, wanted))
 
 
 def needed(service: ServiceView, policy: Policy, at: float, until: float, quantile: float) -> int | None:
     """Most replicas needed between now and `until` seconds ahead, by the present load and the forecast; None: unknown.
 
-    An unreadable load makes the answer unknown, whatever the forecast says: a dead exporter never opens a valley.
+    An unreadable load makes the answer unknown, whatever the forecast says: a dead exporter never opens a valley. Replicas that
+    are there are given up only when the rest carries the load with the margin.
     """
     load = fresh(service.load, at, policy)
     if service.removed:
@@ -41,7 +54,10 @@ def needed(service: ServiceView, policy: Policy, at: float, until: float, quanti
     if load is None:
         return None
     foreseen = peak(service.forecast, quantile, 0.0, until) if service.forecast is not None else None
-    return replicas_for(max(load.value, foreseen or 0.0), service, policy)
+    most = max(load.value, foreseen or 0.0)
+    have = len(counted(service))
+    wanted = replicas_for(most, service, policy)
+    return wanted if wanted >= have else min(have, replicas_for(most * (1 + policy.scale_down_margin), service, policy))
 
 
 def need(service: ServiceView, policy: Policy, at: float) -> Need:
@@ -51,26 +67,33 @@ def need(service: ServiceView, policy: Policy, at: float) -> Need:
         return Need(service=spec.name, now=0, have=have, why="the service was removed")
     if is_wish(spec.name):
         return Need(service=spec.name, now=1, have=have, why="the job asks for a place")
-    wanted = needed(service, policy, at, spec.lead_time, policy.peak_quantile)
+    lead = lead_time(service)
+    wanted = needed(service, policy, at, lead, policy.peak_quantile)
+    foreseen = peak(service.forecast, policy.peak_quantile, 0.0, lead) if service.forecast is not None else None
     if wanted is None:
-        foreseen = (
-            peak(service.forecast, policy.peak_quantile, 0.0, spec.lead_time) if service.forecast is not None else None
-        )
         floor = spec.min_replicas if foreseen is None else replicas_for(foreseen, service, policy)
         keep = min(spec.max_replicas, max(have, floor))
         return Need(service=spec.name, now=keep, have=have, why="its load cannot be read: what runs stays")
     load = fresh(service.load, at, policy)
-    foreseen = (
-        peak(service.forecast, policy.peak_quantile, 0.0, spec.lead_time) if service.forecast is not None else None
-    )
     parts = [f"load {load.value:.4g}" if load is not None else "load unknown"]
     if foreseen is not None:
-        parts.append(f"up to {foreseen:.4g} foreseen within {spec.lead_time:.0f} s at q{policy.peak_quantile:g}")
-    carries = spec.capacity.per_replica * spec.capacity.target_use
-    return Need(service=spec.name, now=wanted, have=have, why=f"{', '.join(parts)}; a replica carries {carries:.4g}")
+        parts.append(f"up to {foreseen:.4g} foreseen within {lead:.0f} s at q{policy.peak_quantile:g}")
+    learned = service.capacity is not None and service.capacity.learned
+    how = f" (learned: {service.capacity.why})" if learned and service.capacity is not None else ""
+    return Need(
+        service=spec.name,
+        now=wanted,
+        have=have,
+        why=f"{', '.join(parts)}; a replica carries {carried(service):.4g}{how}",
+    )
 
 
 def reserve(service: ServiceView, policy: Policy, at: float, until: float) -> int:
-    """Replicas beyond those it has that the service may need within `until` seconds; unknown load reserves its maximum."""
+    """Replicas beyond those it has that the service may need within `until` seconds; unknown load reserves its maximum.
+
+    A load that was read within the last `scale_down_after` seconds counts still: what vanished at once opens no valley at once.
+    """
     wanted = needed(service, policy, at, until, policy.valley_quantile)
+    if wanted is not None and service.recent is not None and not service.removed:
+        wanted = max(wanted, replicas_for(service.recent, service, policy))
     return max(0, (service.spec.max_replicas if wanted is None else wanted) - len(counted(service)))

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 import msgspec
 
 from coloc_topology.shape import idx
-from colocd.core.actions import Action, Drain, Need, Note, Place, Plan
+from colocd.core.actions import Action, Need, Note, Place, Plan
+from colocd.core.drain import drains
 from colocd.core.fill import fill
 from colocd.core.ground import Ground
 from colocd.core.groups import choose_group, parts_of
 from colocd.core.index import PlannerIndex
 from colocd.core.joint import Spot
-from colocd.core.need import counted, need, needed
+from colocd.core.need import need
 from colocd.core.reclaim import Choice, ground, make_choice
 from colocd.core.service import ServiceSpec
 from colocd.core.together import Want, place_all
-from colocd.core.view import Replica, ReplicaState, ServiceView, View
+from colocd.core.view import ServiceView, View
 from colocd.core.why import where
 from colocd.core.wishes import is_wish, refusal
 from colocd.core.wishes import subject as subject_of
@@ -57,7 +58,7 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
             notes.append(Note(subject="coloc", text=text))
     land = _forced(view, services, needs, placed, land, actions)
     for service, wanted in zip(services, needs, strict=True):
-        drained, told = _drain(service, wanted, view)
+        drained, told = drains(service, wanted, view, land)
         actions += drained
         notes += told
     filled, told = fill(view, land, placed)
@@ -185,33 +186,6 @@ def _place_action(service: ServiceView, slot: int, wanted: Need, choice: Choice)
         why=f"{wanted.why}; needs {wanted.now}, has {wanted.have}: GPUs {idx(choice.gpus)} of {choice.node} are joined by"
         f" {choice.level.name}{missed}{taking}",
     )
-
-
-def _drain(service: ServiceView, wanted: Need, view: View) -> tuple[list[Action], list[Note]]:
-    """Drains of the replicas that are not needed now nor soon, once the load has been low for long enough."""
-    spec, policy = service.spec, view.policy
-    over = wanted.have - wanted.now
-    if over <= 0:
-        return [], []
-    if not service.removed:
-        soon = needed(service, policy, view.at, spec.lead_time + policy.scale_down_after, policy.peak_quantile)
-        if soon is None:
-            return [], []
-        over = wanted.have - soon
-        low_for = None if service.low_since is None else view.at - service.low_since
-        if over > 0 and (low_for is None or low_for < policy.scale_down_after):
-            left = policy.scale_down_after - (low_for or 0.0)
-            text = f"has {over} replicas more than it needs; waits another {left:.0f} s before it drains them"
-            return [], [Note(subject=subject_of(spec.name), text=text)]
-    candidates = sorted((r for r in counted(service) if r.state is not ReplicaState.PLACING), key=_drain_order)
-    why = wanted.why if service.removed else f"{wanted.why}; needs {wanted.now}, has {wanted.have}"
-    return [Drain(service=spec.name, slot=r.slot, why=why) for r in candidates[: max(0, over)]], []
-
-
-def _drain_order(replica: Replica) -> tuple[object, ...]:
-    """Replicas that do not serve yet first, then the least loaded (unknown last), then the highest slot."""
-    load = replica.load
-    return (replica.state is ReplicaState.READY, load is None, load or 0.0, -replica.slot)
 
 
 def _summary(view: View, actions: list[Action], needs: tuple[Need, ...]) -> str:

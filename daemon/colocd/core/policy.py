@@ -58,6 +58,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Pause before the same job or placement is tried again after it failed."""
     scale_down_after: float = 300.0
     """Load must have been low for this long before a replica is drained."""
+    scale_down_margin: float = 0.1
+    """A replica is given up only when the others would carry the load times one and this: no to and fro around a limit."""
+    min_stay: float = 300.0
+    """A replica is not drained before it has been placed for this long."""
     spare_replicas: int = 0
     """Replicas kept above the forecast need, per service."""
     cooldown: float = 0.0

@@ -49,6 +49,17 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
 
     per_replica: float
     target_use: float = 0.8
+    learn: bool = True
+    """Whether `per_replica` is only the start and coloc learns better; False: it holds as it is."""
+
+
+class Slo(msgspec.Struct, frozen=True, kw_only=True):
+    """Latencies the service promises, in seconds, for nine of ten requests; None: none."""
+
+    ttft: float | None = None
+    """Time to the first token."""
+    tpot: float | None = None
+    """Time per output token after it."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +101,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     cpus_per_replica: int = 1
     port_base: int = 8000
     ready: Ready = Ready()
+    slo: Slo = Slo()
     drain_grace: float = 60.0
     lead_time: float = 120.0
     priority: int = 0

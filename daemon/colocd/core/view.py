@@ -9,6 +9,8 @@ from enum import StrEnum
 import msgspec
 
 from coloc_topology.shape import Shape, mask_of
+from colocd.core.capacity import Carries
+from colocd.core.lead import Lead
 from colocd.core.marks import Checkpoint as Checkpoint
 from colocd.core.marks import Request as Request
 from colocd.core.policy import Policy
@@ -148,6 +150,10 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     level: str | None = None
     load: float | None = None
     since: float | None = None
+    kv_use: float | None = None
+    """How full its KV cache is, 0 to 1; None: not told."""
+    hits: float | None = None
+    """Share of prompt tokens found in its prefix cache lately, 0 to 1; None: not told."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -191,6 +197,12 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """No placement is tried before this time, after one failed."""
     removed: bool = False
     """The service file was removed: drain all replicas."""
+    recent: float | None = None
+    """Highest load read within the last `scale_down_after` seconds: what has only just gone may come back."""
+    capacity: Carries | None = None
+    """What one replica carries; None: what the service file says."""
+    lead: Lead | None = None
+    """From the decision to a ready replica; None: what the service file says."""
 
 
 class JobFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ What is not there, not a number, not credible or too old is None and says why in
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
@@ -80,8 +81,7 @@ def parse_serving(
     buckets = {f"{s.name}_bucket" for name in SPREADS for s in wanted.get(name, ())}
     names = {s.name for fact in FACTS for s in wanted.get(fact, ())}
     found = _collect(text, names | buckets)
-    values: dict[str, float] = {}
-    spreads: dict[str, Spread] = {}
+    values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     for fact in (*FACTS, *SPREADS):
         if fact not in wanted:
@@ -89,13 +89,12 @@ def parse_serving(
             continue
         try:
             if fact in SPREADS:
-                spreads[fact] = _read_spread(found, wanted[fact], at)
+                values[fact] = _read_spread(found, wanted[fact], at)
             else:
                 values[fact] = _read(found, wanted[fact], fact, at)
         except ValueError as wrong:
             reasons[fact] = str(wrong)
-    sample = ServingSample(reasons=reasons, at=at, tick=tick)
-    return msgspec.structs.replace(sample, **values, **spreads)
+    return ServingSample(**values, reasons=reasons, at=at, tick=tick)
 
 
 class _Series:

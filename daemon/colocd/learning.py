@@ -1,0 +1,149 @@
+"""What coloc learns of services while it watches: minutes of their replicas become capacity, past starts become lead time.
+
+Kept in the store (`learned`), so a restart loses ten minutes at most.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from colocd.core.capacity import Carries, Knowledge, Minute, carries, learn
+from colocd.core.lead import KEPT, Lead, Start, lead_of
+from colocd.core.service import ServiceSpec
+from colocd.store.port import Store
+from colocd.store.records import Handover, Learned
+from colocd.telemetry.load import WHOLE, ServiceLoad
+from colocd.telemetry.meter import Metered
+
+CAPACITY, LEAD = "capacity", "lead"
+MINUTE = 60.0
+SAVE_EVERY = 600.0
+_MOST_MINUTES = 2000
+"""Minutes of one service that wait to be learned from."""
+
+
+class _Sum:
+    """A replica's readings of the minute under way."""
+
+    def __init__(self, at: float) -> None:
+        self.since = at
+        self.meters: list[Metered] = []
+        self.loads: list[float] = []
+
+    def minute(self) -> Minute:
+        """All of them as one."""
+        last = self.meters[-1]
+        lengths = {
+            name: tuple(
+                (value, share * spread.total)
+                for meter in self.meters
+                if (spread := getattr(meter, f"new_{name}")) is not None and spread.total > 0
+                for value, share in spread.shares()
+            )
+            for name in ("outputs", "prompts")
+        }
+        running = self._mean("running")
+        waiting = self._mean("waiting")
+        return Minute(
+            load=sum(self.loads) / len(self.loads),
+            concurrency=None if running is None else running + (waiting or 0.0),
+            queued=self._mean("queued"),
+            kv_use=self._mean("kv_use"),
+            kv_tokens=last.kv_tokens,
+            preempted=self._mean("preempted"),
+            ttft=last.ttft,
+            itl=last.itl,
+            **lengths,
+        )
+
+    def _mean(self, name: str) -> float | None:
+        known = [value for meter in self.meters if (value := getattr(meter, name)) is not None]
+        return sum(known) / len(known) if known else None
+
+
+class Learner:
+    """Watches loads and answers with what was learned."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, Knowledge] | None = None
+        self._starts: dict[str, list[Start]] = {}
+        self._sums: dict[tuple[str, int], _Sum] = {}
+        self._minutes: dict[str, list[Minute]] = {}
+        self._saved: dict[str, float] = {}
+
+    def watch(self, specs: Mapping[str, ServiceSpec], loads: Mapping[str, ServiceLoad], at: float) -> None:
+        """Take the readings of a cycle over; writes to the store now and then."""
+        known = self._read()
+        self._starts = {name: _starts(row) for name, row in self._store.learned(LEAD).items()}
+        for name in set(known) - set(specs):
+            del known[name]
+        for name, spec in specs.items():
+            load = loads[name]
+            for slot, meter in load.meters.items():
+                value = load.replicas.get(slot)
+                if slot == WHOLE or meter.doubt is not None or value is None:
+                    continue  # one reading for all replicas tells nothing of one of them
+                self._add(name, slot, meter, value, at)
+            if at - self._saved.setdefault(name, at) >= SAVE_EVERY:
+                self._save(spec, at)
+
+    def _add(self, name: str, slot: int, meter: Metered, value: float, at: float) -> None:
+        found = self._sums.setdefault((name, slot), _Sum(at))
+        found.meters.append(meter)
+        found.loads.append(value)
+        if not 0 <= at - found.since < MINUTE:
+            minutes = self._minutes.setdefault(name, [])
+            if len(minutes) < _MOST_MINUTES:
+                minutes.append(found.minute())
+            del self._sums[name, slot]
+
+    def _save(self, spec: ServiceSpec, at: float) -> None:
+        known = self._read()
+        minutes = self._minutes.pop(spec.name, [])
+        self._saved[spec.name] = at
+        if minutes or spec.name in known:
+            known[spec.name] = made = learn(known.get(spec.name), spec, minutes, at)
+            row = Learned(service=spec.name, topic=CAPACITY, at=at, data=msgspec.to_builtins(made, str_keys=True))
+            self._store.put_learned(row)
+
+    def _read(self) -> dict[str, Knowledge]:
+        if self._known is None:
+            found = {}
+            for name, row in self._store.learned(CAPACITY).items():
+                try:
+                    found[name] = msgspec.convert(row.data, Knowledge, str_keys=True)
+                except msgspec.ValidationError:
+                    continue  # another release's: learned anew
+            self._known = found
+        return self._known
+
+    def capacity(self, spec: ServiceSpec) -> Carries:
+        """What one replica of the service carries."""
+        return carries(self._read().get(spec.name), spec)
+
+    def lead(self, spec: ServiceSpec) -> Lead:
+        """How long it takes from a decision to a ready replica."""
+        return lead_of(self._starts.get(spec.name, ()), spec)
+
+
+def remember_start(store: Store, handover: Handover, ready_at: float) -> None:
+    """Write down how long a replica took that is ready now."""
+    times = handover.data.get("t", {})
+    freed, placed = times.get("freed"), times.get("placed")
+    if not isinstance(freed, int | float) or not isinstance(placed, int | float):
+        return
+    start = Start(at=ready_at, reclaim=freed - handover.created_at, start=placed - freed, ready=ready_at - placed)
+    if min(start.reclaim, start.start, start.ready) < 0:
+        return  # the clock was set back meanwhile
+    old = store.learned(LEAD).get(handover.service)
+    starts = [*([] if old is None else _starts(old)), start][-KEPT:]
+    data = {"starts": msgspec.to_builtins(starts)}
+    store.put_learned(Learned(service=handover.service, topic=LEAD, at=ready_at, data=data))
+
+
+def _starts(row: Learned) -> list[Start]:
+    try:
+        return msgspec.convert(row.data.get("starts", []), list[Start])
+    except msgspec.ValidationError:
+        return []
