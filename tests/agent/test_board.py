@@ -9,11 +9,12 @@ import pytest
 from tests.agent.batches import batch, gpus, infos
 from tests.helpers.daemon_rig import SERVICE, DaemonRig
 
-from colocd.agent.wire import Batch, GpuSample, JobUse, Sample
+from colocd.agent.wire import Batch, GpuInfo, GpuSample, JobUse, Sample
 from colocd.app import Daemon
 from colocd.config import SlurmConfig
 from colocd.core.readings import FailedGpu, failure
 from colocd.core.view import ReplicaState, View, decode_view
+from colocd.gpus.board import _few
 from colocd.gpus.intake import Intake
 
 
@@ -234,3 +235,19 @@ def test_a_service_without_metrics_is_read_from_its_gpus(rig: GpuRig) -> None:
         rig.daemon.cycle()
         (service,) = rig.view().services
         assert (service.load.value if service.load else None) == (1.5 if sm is not None else None)
+
+
+def test_gpus_that_tell_no_number_condemn_nothing(rig: GpuRig) -> None:
+    nameless = tuple(GpuInfo(index=i) for i in range(8))
+    rig.tell(gpus=nameless, samples=tuple(GpuSample() for _ in nameless))
+    rig.daemon.cycle()
+    assert rig.view().nodes[0].unfit == ()
+    assert rig.view().gpus["n1"].sm == (None,) * 8
+
+
+def test_many_failures_do_not_bury_the_rest(rig: GpuRig) -> None:
+    for node in ("n1", "n2"):
+        rig.tell(node, gpus(lost="GPU is lost"))
+    rig.daemon.cycle()
+    assert sum("has failed" in problem for problem in rig.view().problems) == 16
+    assert _few([str(i) for i in range(18)]) == [*(str(i) for i in range(16)), "… and 2 more like that"]

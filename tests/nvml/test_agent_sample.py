@@ -194,3 +194,15 @@ def test_cgroup_paths(tmp_path: Path, cgroup: str, job: str) -> None:
     (tmp_path / "7/cgroup").write_text(cgroup)
     assert JobFinder(str(tmp_path)).job_of(7) == job
     assert JobFinder(str(tmp_path)).job_of(8) == ""
+
+
+def test_a_gpu_that_may_not_be_opened_is_unknown_and_not_lost(node: Node) -> None:
+    found = [node.read(H100 + "fail nvmlDeviceGetHandleByIndex -1 4\n") for _ in range(2)]
+    for sample in found:
+        assert [(gpu["lost"], gpu["sm"]) for gpu in sample["gpus"]] == [(None, None)] * 8
+        assert (
+            "GPU 0: nvmlDeviceGetHandleByIndex: error 4" in sample["problems"][0]
+            or "Permission" in sample["problems"][0]
+        )
+    again = [node.read(H100) for _ in range(14)]
+    assert (again[-1]["gpus"][0]["sm"], again[-1]["problems"]) == (60, [])

@@ -21,7 +21,7 @@ TX, RX = 138, 139
 ALL_LINKS = 0xFFFFFFFF
 MAX_EVENTS = 64
 LOOK_AGAIN = 12
-"""Samples after which NVML is opened anew while a GPU is lost: after its reset the old handle stays dead."""
+"""Samples after which NVML is opened anew while a GPU cannot be read: after its reset the old handle stays dead."""
 
 
 class DriverReplaced(Exception):
@@ -41,6 +41,7 @@ class Sampler:
         self._known: dict[int, GpuInfo] = {}
         self._events: Any = None
         self._lost_for = 0
+        self._refused: tuple[str, ...] = ()
         self.problems: tuple[str, ...] = ()
 
     def read(self) -> tuple[tuple[GpuInfo, ...], tuple[GpuSample, ...]] | None:
@@ -53,11 +54,12 @@ class Sampler:
         count = nvml.ask("NVML", "nvmlDeviceGetCount")
         self._take_events(nvml)
         samples = tuple(self._gpu(nvml, info, handle) for info, handle in self._gpus)
-        self.problems = tuple(nvml.problems[:16])
+        self.problems = tuple([*self._refused, *nvml.problems][:16])
         if nvml.codes & RESTARTED or count != len(self._gpus):
             self.close()
             return None
-        self._lost_for = self._lost_for + 1 if any(s.lost for s in samples) else 0
+        dead = any(handle is None for _, handle in self._gpus) or any(sample.lost for sample in samples)
+        self._lost_for = self._lost_for + 1 if dead else 0
         if self._lost_for >= LOOK_AGAIN:
             self.close()
         return tuple(info for info, _ in self._gpus), samples
@@ -87,15 +89,18 @@ class Sampler:
             self._known = {}  # NVML numbers the GPUs anew
         self._nvml, self._why = nvml, {}
         self._gpus = [self._meet(nvml, index) for index in range(min(count, 128))]
+        self._refused = tuple(problem for problem in nvml.problems if "nvmlDeviceGetHandleByIndex" in problem)
         self._listen(nvml)
         return nvml
 
     def _meet(self, nvml: Nvml, index: int) -> tuple[GpuInfo, Any]:
-        who, before = f"GPU {index}", len(nvml.problems)
+        who, before = f"GPU {index}", set(nvml.codes)
+        nvml.codes.clear()
         handle = nvml.ask(who, "nvmlDeviceGetHandleByIndex", index)
+        lost, nvml.codes = _lost(nvml.codes), nvml.codes | before
         if handle is None:
-            said = (nvml.problems[before:] or ["no handle"])[-1]
-            self._why[index] = said.rpartition(": ")[2][:100]
+            if lost is not None:  # any other refusal (no permission, say) does not condemn the GPU
+                self._why[index] = lost
             return self._known.get(index, GpuInfo(index=index)), None
         pci = nvml.ask(who, "nvmlDeviceGetPciInfo", handle)
         memory = nvml.ask(who, "nvmlDeviceGetMemoryInfo", handle)
@@ -136,7 +141,7 @@ class Sampler:
     def _gpu(self, nvml: Nvml, info: GpuInfo, handle: Any) -> GpuSample:
         xids = self._faults.of(info.uuid)
         if handle is None:
-            return GpuSample(lost=self._why.get(info.index, "no handle"), xids=xids)
+            return GpuSample(lost=self._why.get(info.index), xids=xids)
         who, ask, before = f"GPU {info.index}", nvml.ask, set(nvml.codes)
         nvml.codes.clear()
         rates = ask(who, "nvmlDeviceGetUtilizationRates", handle)
@@ -150,8 +155,7 @@ class Sampler:
         remap = self._remap(nvml, who, handle)
         jobs = self._processes(nvml, who, handle)
         instances = self._instances(nvml, who, handle) if info.mig else None
-        lost = "GPU is lost" if LOST in nvml.codes else None
-        lost = lost or ("GPU requires a reset" if RESET_REQUIRED in nvml.codes else None)
+        lost = _lost(nvml.codes)
         nvml.codes |= before
         return GpuSample(
             sm=None if rates is None else _percent(rates.gpu),
@@ -213,6 +217,10 @@ class Sampler:
             uuid = nvml.ask(who, "nvmlDeviceGetUUID", one)
             found.append(Instance(uuid, used, total, self._processes(nvml, who, one)))
         return tuple(found)
+
+
+def _lost(codes: set[int]) -> str | None:
+    return "GPU is lost" if LOST in codes else "GPU requires a reset" if RESET_REQUIRED in codes else None
 
 
 def _percent(value: int) -> int | None:

@@ -101,8 +101,9 @@ class Ground:
         return int(self.free_masks[i]), self._masks[i], self._costs[i]
 
     def gpus_of(self, ref: str) -> dict[str, int]:
-        """GPUs by node name of a job that could be a victim."""
-        return self.index.known[ref].gpus or {}
+        """GPUs by node name that evicting a job brings; those that have failed are of no use."""
+        held, failed = self.index.known[ref].gpus or {}, self.index.failed
+        return {name: mask & ~failed.get(name, 0) for name, mask in held.items()} if failed else held
 
     def holder_column(self, i: int, ref: str) -> int:
         """Where an evictable job stands in the arrays that `content` gives for one of its nodes."""

@@ -57,6 +57,7 @@ class PlannerIndex:
     def _clear(self) -> None:
         self.nodes: list[Node] = []
         self.row: dict[str, int] = {}
+        self.failed: dict[str, int] = {}
         self.tables: list[FitTable] = []
         self._shapes: dict[str, int] = {}
         self._shape_defs: dict[str, object] = {}
@@ -163,6 +164,10 @@ class PlannerIndex:
     def _set_node(self, i: int, node: Node) -> None:
         self.nodes[i] = node
         self.free[i] = node.free
+        if node.unfit:
+            self.failed[node.name] = node.failed
+        else:
+            self.failed.pop(node.name, None)
         self.risky[i] = bool(node.failed and node.failed & ~(node.used or 0))
         self.shape[i] = -1 if node.shape is None else self._shapes.get(node.shape, -1)
         self.shut[i] = shut(node)

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 FAILURES, USE = "gpu-failures", "gpu-use"
 """Settings of the store: GPUs that had failed when colocd ended, and the sums of the jobs that ran then."""
 SAVE_EVERY = 60.0
+MOST = 16
 MISSING = "the driver does not show it any more"
 
 
@@ -64,6 +65,7 @@ class GpuBoard:
         order: dict[str, dict[int, int]] = {}
         unplaced: dict[str, list[str]] = {}
         silent: list[str] = []
+        agents: list[str] = []
         problems = [problem for source in self._sources for problem in source.problems()]
         for node in nodes:
             found = seen.get(node.name)
@@ -72,7 +74,7 @@ class GpuBoard:
             if now - found.at > stale:
                 silent += [node.name] if node.up else []
                 continue
-            problems += [f"agent of {node.name}: {text}" for text in found.problems[:2]]
+            agents += [f"agent of {node.name}: {text}" for text in found.problems[:2]]
             if not found.gpus:
                 continue
             places = self._book.places(node, found.gpus)
@@ -85,9 +87,10 @@ class GpuBoard:
         names = {node.name for node in nodes}
         self._unfit = {name: bad for name, bad in self._unfit.items() if name in names and bad}
         problems += [f"GPU readings of {fold(where)} cannot be used: {why}" for why, where in unplaced.items()]
+        problems += _few(agents)
         if silent:
             problems.append(f"GPU readings of {fold(silent)} are older than {stale:.0f} s")
-        problems += [*_told(self._unfit, jobs), *_strays(seen, order, jobs)]
+        problems += [*_few(_told(self._unfit, jobs)), *_strays(seen, order, jobs)]
         self._account(order, jobs)
         unfit = {
             name: tuple(FailedGpu(gpu, why) for gpu, why in sorted(bad.items()))
@@ -115,9 +118,12 @@ class GpuBoard:
 
     def _judge(self, node: str, found: Seen, places: Places) -> None:
         bad: dict[int, str] = {}
+        # Fewer GPUs than Slurm has, and all of them known: one is gone. Else only the mapping is in doubt.
+        gone = len(found.gpus) < len(places.at or ()) and all(gpu.minor is not None for gpu in found.gpus)
         for gpu, place in enumerate(places.at or ()):
             if place is None:
-                bad[gpu] = MISSING
+                if gone:
+                    bad[gpu] = MISSING
                 continue
             sample = found.samples[place]
             why = failure(lost=sample.lost, xids=sample.xids, ecc=sample.ecc, remap=sample.remap)
@@ -177,6 +183,11 @@ def _readings(found: Seen, places: Places) -> NodeReadings:
         used=tuple(None if s is None else s.used for s in samples),
         power=tuple(None if s is None or s.power is None else s.power / 1000 for s in samples),
     )
+
+
+def _few(sentences: list[str]) -> list[str]:
+    """No more than people read: a driver that dies everywhere at once must not bury everything else."""
+    return sentences if len(sentences) <= MOST else [*sentences[:MOST], f"… and {len(sentences) - MOST} more like that"]
 
 
 def _told(unfit: dict[str, dict[int, str]], jobs: Sequence[Job]) -> list[str]:
