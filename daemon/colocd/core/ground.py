@@ -71,8 +71,7 @@ class Ground:
         rows = [self.index.row[name] for name in job.gpus or () if name in self.index.row]
         for i in rows:
             if self._reachable[i]:
-                node = self.index.nodes[i]
-                self.later[i] |= (job.gpus or {})[node.name] & ~node.failed
+                self.later[i] |= (job.gpus or {})[self.index.nodes[i].name] & ~self.index.nodes[i].failed
         return rows
 
     def copy(self) -> "Ground":

@@ -144,7 +144,6 @@ class PlannerIndex:
         self.name_rank: Ints = np.empty(count, dtype=np.int64)
         self.name_rank[order] = np.arange(count)
         self.free: Ints = np.zeros(count, dtype=np.int64)
-        self.risky: Bools = np.zeros(count, dtype=np.bool_)
         self.shape: Ints = np.full(count, -1, dtype=np.int64)
         self.shut: list[str | None] = [None] * count
         self.open: Bools = np.zeros(count, dtype=np.bool_)
@@ -164,11 +163,9 @@ class PlannerIndex:
     def _set_node(self, i: int, node: Node) -> None:
         self.nodes[i] = node
         self.free[i] = node.free
+        self.failed.pop(node.name, None)
         if node.unfit:
             self.failed[node.name] = node.failed
-        else:
-            self.failed.pop(node.name, None)
-        self.risky[i] = bool(node.failed and node.failed & ~(node.used or 0))
         self.shape[i] = -1 if node.shape is None else self._shapes.get(node.shape, -1)
         self.shut[i] = shut(node)
         self.open[i] = self.shut[i] is None

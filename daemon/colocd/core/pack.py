@@ -66,8 +66,11 @@ class Pack:
 
     def __init__(self, land: Ground, placed: Mapping[str, int]) -> None:
         self.land, self.index, self._placed = land, land.index, placed
-        # Where Slurm takes a failed GPU for a free one, it may give it to the job, and nobody can tell it not to.
-        self.free: Ints = np.where(land.open & ~land.index.risky, land.free_masks, 0)
+        self.free: Ints = np.where(land.open, land.free_masks, 0)
+        for name, failed in self.index.failed.items():
+            # Where Slurm takes a failed GPU for a free one, it may give it to the job, and nobody can tell it not to.
+            if failed & ~(self.index.nodes[self.index.row[name]].used or 0):
+                self.free[self.index.row[name]] = 0
         self.gpus: Ints = popcount(self.free)
         self.cpus: Ints = self.index.cpus.copy()
         self._picks = Picks(self.index)
