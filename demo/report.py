@@ -70,10 +70,11 @@ def in_island(handover: Handover, shape: Shape, seen: Mapping[str, tuple[str, fr
     """True when the GPUs Slurm gave reach NVLINK and are those coloc wrote down; Slurm as the driver read it decides."""
     if handover.got is None or handover.job is None:
         return False
-    node, found = seen.get(handover.job, (handover.node, None))
-    mask = handover.got if found is None else mask_of(found)
-    same = node == handover.node and mask == handover.got
-    return same and mask.bit_count() == handover.want.bit_count() and fit_table(shape).level_of(mask) >= Level.NVLINK
+    ((wanted, want),) = handover.places.items()
+    node, found = seen.get(handover.job, (wanted, None))
+    mask = handover.got.get(wanted, 0) if found is None else mask_of(found)
+    same = node == wanted and handover.got == {wanted: mask}
+    return same and mask.bit_count() == want.bit_count() and fit_table(shape).level_of(mask) >= Level.NVLINK
 
 
 def overhead(handover: Handover) -> float | None:

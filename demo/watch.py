@@ -1,6 +1,6 @@
 """The demo's eyes: samples Slurm, follows handovers and jobs, and tells the display."""
 
-from coloc_topology.shape import idx
+from colocd.core.seats import words
 from colocd.core.view import ReplicaState
 from colocd.store.port import Store
 from colocd.store.records import OPEN_STATES, Handover, ReplicaRow
@@ -65,10 +65,10 @@ class Watch:
         self._told[handover.id] = state
         if old is None and handover.state in OPEN_STATES:
             who = f"takes GPUs from {', '.join(handover.victims)}" if handover.victims else "takes free GPUs"
-            text = f"replica {handover.slot} {who} on {handover.node} ({idx(handover.want)})"
+            text = f"replica {handover.slot} {who}: {words(handover.places)}"
         else:
-            got = "" if handover.got is None else f", GPUs {idx(handover.got)}"
-            text = f"replica {handover.slot} on {handover.node}: {state}{got}"
+            got = "" if handover.got is None else f", {words(handover.got)}"
+            text = f"replica {handover.slot}: {state}{got}"
         self.display.event(f"{self._face()} handover {handover.id}: {text}")
 
     def _face(self) -> str:

@@ -82,7 +82,7 @@ def example() -> view.View:
         state=view.ReplicaState.READY,
         job="12",
         node="n1",
-        gpus=0b0011,
+        places={"n1": 0b0011},
         level="NVLINK",
         load=55.0,
     )

@@ -39,6 +39,11 @@ def gpu_set(value: Any) -> str:
     return "?" if value is None else str(value)
 
 
+def seats(places: Any) -> str:
+    """GPUs by node: `n1:0-3 n2:0-3`; nothing known is `?`."""
+    return " ".join(f"{name}:{gpu_set(gpus)}" for name, gpus in (places or {}).items()) or "?"
+
+
 def joined(values: Any) -> str:
     """A list as words; an empty one is `-`, None is `?`."""
     if values is None:

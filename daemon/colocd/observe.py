@@ -11,6 +11,7 @@ from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.forecast import foresee
 from colocd.core.need import need
+from colocd.core.seats import in_order
 from colocd.core.service import Measure, ServiceSpec
 from colocd.core.view import (
     HandoverBrief,
@@ -228,7 +229,7 @@ def _replicas(rows: Sequence[ReplicaRow], handovers: Sequence[Handover]) -> tupl
             state=ReplicaState(r.state),
             job=r.job,
             node=r.node,
-            gpus=r.gpus,
+            places=r.places,
             level=r.level,
             since=r.since,
         )
@@ -238,7 +239,12 @@ def _replicas(rows: Sequence[ReplicaRow], handovers: Sequence[Handover]) -> tupl
         found.setdefault(
             (h.service, h.slot),
             Replica(
-                service=h.service, slot=h.slot, state=ReplicaState.PLACING, job=h.job, node=h.node, since=h.created_at
+                service=h.service,
+                slot=h.slot,
+                state=ReplicaState.PLACING,
+                job=h.job,
+                node=in_order(h.places)[0],
+                since=h.created_at,
             ),
         )
     return tuple(found[key] for key in sorted(found))
@@ -259,5 +265,5 @@ def _number(text: str | None) -> float | None:
 
 def _brief(h: Handover) -> HandoverBrief:
     return HandoverBrief(
-        id=h.id, service=h.service, slot=h.slot, node=h.node, want=h.want, victims=h.victims, state=h.state.value
+        id=h.id, service=h.service, slot=h.slot, places=h.places, victims=h.victims, state=h.state.value
     )

@@ -89,7 +89,7 @@ def test_a_replica_never_gets_a_failed_gpu(rig: GpuRig) -> None:
     rig.run(60)
     replicas = [r for s in rig.view().services for r in s.replicas if r.state is ReplicaState.READY]
     assert len(replicas) == 3
-    assert all(not r.gpus >> 1 & 1 for r in replicas)
+    assert all(not mask >> 1 & 1 for r in replicas for mask in r.places.values())
     assert all(n.unfit == (FailedGpu(1, "XID 79: fell off the bus"),) for n in rig.view().nodes)
     told = rig.daemon.answers.status()
     assert told["gpus"]["failed"] == 2
@@ -111,7 +111,7 @@ def test_a_victim_on_a_failed_gpu_frees_less(rig: GpuRig) -> None:
     rig.run(90)
     replicas = [r for s in rig.view().services for r in s.replicas]
     assert [r.state for r in replicas] == [ReplicaState.READY]
-    assert not replicas[0].gpus & 1
+    assert not replicas[0].places["n1"] & 1
     assert any("job" in p and "holds it" in p for n in ("n1", "n2") for p in rig.view().problems if n in p)
 
 

@@ -11,7 +11,15 @@ AT = 1_760_000_000.0
 
 
 def replica(slot: int, state: str, job: str | None, node: str, gpus: str, load: float | None) -> dict[str, Any]:
-    return {"slot": slot, "state": state, "job": job, "node": node, "gpus": gpus, "level": "NVLINK", "load": load}
+    return {
+        "slot": slot,
+        "state": state,
+        "job": job,
+        "node": node,
+        "places": {node: gpus},
+        "level": "NVLINK",
+        "load": load,
+    }
 
 
 def sample_services() -> list[dict[str, Any]]:
@@ -66,7 +74,7 @@ class FakeBackend:
                     "id": 7,
                     "service": "chat",
                     "slot": 2,
-                    "node": "n2",
+                    "places": {"n2": "0-3"},
                     "state": "signalled",
                     "victims": ["117", "118_3"],
                     "since": AT - 12,
@@ -84,8 +92,7 @@ class FakeBackend:
         place = Place(
             service="chat",
             slot=2,
-            node="n2",
-            gpus=0b1111,
+            places={"n2": 0b1111},
             level="NVLINK",
             victims=("117", "118_3"),
             cost=1234.0,

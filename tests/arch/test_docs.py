@@ -125,7 +125,7 @@ def test_the_metrics_page_names_every_series() -> None:
     metrics.cycle(0.1)
     metrics.readings({"batches": 1})
     metrics.asked({"squeue": (1, 0.1)})
-    ended = Handover(service="chat", slot=0, node="n1", want=3, level="NVLINK", created_at=0.0, updated_at=1.0)
+    ended = Handover(service="chat", slot=0, places={"n1": 3}, level="NVLINK", created_at=0.0, updated_at=1.0)
     for state in (HandoverState.RELEASED, HandoverState.FAILED, HandoverState.ROLLED_BACK):
         metrics.handover(msgspec.structs.replace(ended, state=state, data={"evicted": ["17"], "acked": []}))
     real = {}

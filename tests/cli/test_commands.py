@@ -40,7 +40,7 @@ def test_status_for_people(coloc: Coloc, backend: FakeBackend, clock: FixedClock
     rows = [line.split() for line in out.splitlines()]
     assert ["chat", "23.5", "3", "3", "2", "n1:0-3", "n1:4-7", "n2:0-3", "starting"] in rows
     assert ["embed", "?", "1", "0", "0", "-"] in rows  # unknown is not zero
-    assert ["7", "chat/2", "n2", "signalled", "24", "s", "117", "118_3"] in rows
+    assert ["7", "chat/2", "n2:0-3", "signalled", "24", "s", "117", "118_3"] in rows
 
 
 def test_pause_and_resume(coloc: Coloc, backend: FakeBackend) -> None:

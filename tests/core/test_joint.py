@@ -151,16 +151,14 @@ def test_a_replica_waits_for_free_gpus_rather_than_evict() -> None:
     """The second replica fits on free GPUs of the node that the first one's handover closes."""
     v = view(batch(1, {"n2": 0xFF}, started=AT - 400), nodes=2, services=(lacking(2, gpus_per_replica=4),))
     (place,) = places(v)
-    assert (place.node, place.victims) == ("n1", ())
+    assert (list(place.places), place.victims) == (["n1"], ())
     begun = msgspec.structs.replace(
         v,
         nodes=(msgspec.structs.replace(v.nodes[0], fence="coloc-1"), v.nodes[1]),
         services=(
-            msgspec.structs.replace(v.services[0], replicas=(replica(0, gpus=place.gpus, node="n1", job="90"),)),
+            msgspec.structs.replace(v.services[0], replicas=(replica(0, places=place.places, node="n1", job="90"),)),
         ),
-        handovers=(
-            HandoverBrief(id=1, service="chat", slot=0, node="n1", want=place.gpus, victims=(), state="fenced"),
-        ),
+        handovers=(HandoverBrief(id=1, service="chat", slot=0, places=place.places, victims=(), state="fenced"),),
     )
     assert places(begun) == [], "the second one keeps waiting for the node"
 
@@ -180,10 +178,10 @@ def test_gpus_that_a_replica_waits_for_go_to_no_batch_job() -> None:
 
 def test_replicas_that_spread_share_no_node() -> None:
     v = view(nodes=2, services=(lacking(3, spread=True),))
-    assert sorted(p.node for p in places(v)) == ["n1", "n2"]
+    assert sorted(name for p in places(v) for name in p.places) == ["n1", "n2"]
     assert any("needs 3 replicas" in n.text for n in plan(v).notes)
-    one = msgspec.structs.replace(v.services[0], replicas=(replica(0, gpus=0b11, node="n1", job="90"),))
-    assert [p.node for p in places(msgspec.structs.replace(v, services=(one,)))] == ["n2"]
+    one = msgspec.structs.replace(v.services[0], replicas=(replica(0, places={"n1": 0b11}, node="n1", job="90"),))
+    assert [list(p.places) for p in places(msgspec.structs.replace(v, services=(one,)))] == [["n2"]]
     together = view(nodes=2, services=(lacking(3),))
     assert any("wait" in n.text for n in plan(together).notes)
 

@@ -27,7 +27,8 @@ def test_plans_are_feasible_and_deterministic(v: View) -> None:
     for action in first.actions:
         if not isinstance(action, Place):
             continue
-        node = next(n for n in v.nodes if n.name == action.node)
+        ((name, gpus),) = action.places.items()
+        node = next(n for n in v.nodes if n.name == name)
         freed = node.free
         for ref in action.victims:
             job = jobs[ref]
@@ -38,14 +39,14 @@ def test_plans_are_feasible_and_deterministic(v: View) -> None:
             assert job.started is not None
             assert v.at - job.started >= v.policy.protected_runtime
             assert v.facts[ref].evictions < v.policy.max_evictions_per_job
-            assert (job.gpus or {})[action.node] & action.gpus, "no victim is taken for nothing"
-            freed |= (job.gpus or {})[action.node]
-        assert action.gpus & ~freed == 0
-        assert action.gpus & taken.get(action.node, 0) == 0
-        taken[action.node] = taken.get(action.node, 0) | action.gpus
+            assert (job.gpus or {})[name] & gpus, "no victim is taken for nothing"
+            freed |= (job.gpus or {})[name]
+        assert gpus & ~freed == 0
+        assert gpus & taken.get(name, 0) == 0
+        taken[name] = taken.get(name, 0) | gpus
         spec = specs[action.service]
-        assert action.gpus.bit_count() == spec.gpus_per_replica
-        level = fit_table(v.shapes[node.shape or ""]).level_of(action.gpus)
+        assert gpus.bit_count() == spec.gpus_per_replica
+        level = fit_table(v.shapes[node.shape or ""]).level_of(gpus)
         assert level.name == action.level
         if spec.mode is Mode.GUARANTEED:
             assert level >= spec.level
@@ -119,7 +120,7 @@ def test_judged_by_where_the_replica_will_sit() -> None:
 
 
 def test_unknown_load_opens_no_valley_and_evicts_nobody() -> None:
-    running = (replica(0, gpus=0b11, node="n1", job="90"),)
+    running = (replica(0, places={"n1": 0b11}, node="n1", job="90"),)
     waiting = batch(7, gpus_requested=1)
     blind = ServiceView(spec=service(max_replicas=8), replicas=running, load=None)
     plan_blind = plan(view(waiting, services=(blind,)))

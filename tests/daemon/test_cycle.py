@@ -203,7 +203,7 @@ def test_restart_keeps_everything(rig: DaemonRig) -> None:
 
 
 def test_leftovers_of_a_lost_database_are_swept(rig: DaemonRig) -> None:
-    rig.slurm.reserve("coloc-h99-abcdef", "n1", ["root"], 60)
+    rig.slurm.reserve("coloc-h99-abcdef", ["n1"], ["root"], 60)
     rig.run(10)
     assert rig.slurm.reservations() == ()
     assert any("coloc-h99-abcdef" in t for t in rig.decisions("sweep"))

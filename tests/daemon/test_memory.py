@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 def look(memory: Memory, now: float, *jobs: Job, victim: str = "", acked: bool = False) -> Remembered:
     handovers = [
         Handover(
-            service="c", slot=0, node="n1", want=1, level="SYS", victims=(victim,), created_at=now, updated_at=now,
+            service="c", slot=0, places={"n1": 1}, level="SYS", victims=(victim,), created_at=now, updated_at=now,
             data={"acked": [victim] if acked else []},
         )
     ]  # fmt: skip

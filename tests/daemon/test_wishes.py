@@ -146,8 +146,9 @@ def test_wrong_gpus_are_sent_back_not_cancelled(tmp_path: Path) -> None:
                 and not done
             ):
                 handover = rig.store.handovers(only_open=True)[0]
-                low = handover.want & 0x0F
-                mine = {r: (rig.slurm.jobs([r])[r].gpus or {}).get(handover.node, 0) for r in refs}
+                ((node, want),) = handover.places.items()
+                low = want & 0x0F
+                mine = {r: (rig.slurm.jobs([r])[r].gpus or {}).get(node, 0) for r in refs}
                 other = [r for r, m in mine.items() if m and bool(m & 0x0F) != bool(low)][:2]
                 done.extend(other)
                 rig.slurm.on_call = None

@@ -109,14 +109,15 @@ class Rig:
     def mask(self, ref: str, node: str = "n1") -> int:
         return (self.job(ref).gpus or {}).get(node, 0)
 
-    def start(self, want: int, victims: tuple[str, ...] = (), node: str = "n1", level: str = "NVLINK") -> Handover:
+    def start(
+        self, want: int | dict[str, int], victims: tuple[str, ...] = (), node: str = "n1", level: str = "NVLINK"
+    ) -> Handover:
         now = self.clock.now()
         return self.store.add_handover(
             Handover(
                 service="chat",
                 slot=0,
-                node=node,
-                want=want,
+                places={node: want} if isinstance(want, int) else want,
                 level=level,
                 victims=victims,
                 created_at=now,
@@ -160,7 +161,9 @@ class Rig:
         assert h.state is HandoverState.RELEASED, h.data
         (replica,) = self.replicas()
         assert replica.reservation is None
-        assert self.tools.table("n1").level_of(replica.gpus["n1"]) == 6  # type: ignore[union-attr, index]
+        assert set(replica.gpus or {}) == set(h.places)
+        for node, mask in (replica.gpus or {}).items():
+            assert self.tools.table(node).level_of(mask) == 6  # type: ignore[union-attr]
         assert self.leftovers() == []
         for ref in victims:
             job = self.job(ref)

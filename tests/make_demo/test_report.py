@@ -20,13 +20,12 @@ def handover(**changes: Any) -> Handover:
         id=1,
         service="chat",
         slot=1,
-        node="n1",
-        want=0b1111,
+        places={"n1": 0b1111},
         level="NVLINK",
         victims=("1",),
         state=HandoverState.RELEASED,
         job="50",
-        got=0b1111,
+        got={"n1": 0b1111},
         created_at=100.0,
         updated_at=111.0,
         data=ACKED,
@@ -73,11 +72,11 @@ def test_a_good_day(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"got": 0b11011, "want": 0b1111},
-        {"got": 0b11110},
-        {"got": 0b111},
+        {"got": {"n1": 0b11011}},
+        {"got": {"n1": 0b11110}},
+        {"got": {"n1": 0b111}},
         {"got": None},
-        {"node": "n2"},
+        {"places": {"n2": 0b1111}},
     ],
 )
 def test_a_replica_elsewhere_fails(tmp_path: Path, changes: dict[str, Any]) -> None:

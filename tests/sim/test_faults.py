@@ -68,6 +68,8 @@ def test_down_stops_every_call_and_not_the_cluster() -> None:
         port.reservations,
         lambda: port.jobs([ref]),
         lambda: port.node("n1"),
+        lambda: port.nodes(["n1"]),
+        port.topology,
         lambda: port.find("x"),
         lambda: port.submit(JOB),
         lambda: port.hold([ref]),
@@ -76,7 +78,7 @@ def test_down_stops_every_call_and_not_the_cluster() -> None:
         lambda: port.signal([ref], "USR1", "batch"),
         lambda: port.requeue([ref], hold=True),
         lambda: port.cancel([ref]),
-        lambda: port.reserve("coloc-x", "n1", ["root"], 5),
+        lambda: port.reserve("coloc-x", ["n1"], ["root"], 5),
         lambda: port.unreserve("coloc-x"),
     )
     for call in calls:

@@ -157,7 +157,7 @@ def test_a_revived_job_is_not_forgotten() -> None:
 def test_end_of_a_reservation() -> None:
     """Those who run inside are ended, those who wait inside are held; the detached one goes on."""
     bench = Bench(Program(), gpus=1, user="ann")
-    bench.slurm.reserve("coloc-x", "n1", ["ann"], 5)
+    bench.slurm.reserve("coloc-x", ["n1"], ["ann"], 5)
 
     def inside(gpus: int) -> str:
         job = Submission(

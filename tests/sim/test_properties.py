@@ -160,7 +160,7 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(name=fences, node=nodes, users=st.sets(anyone, min_size=1))
     def reserve(self, name: str, node: str, users: set[str]) -> None:
-        self.both(lambda slurm: slurm.reserve(name, node, sorted(users), 60))
+        self.both(lambda slurm: slurm.reserve(name, [node], sorted(users), 60))
 
     @rule(name=fences)
     def unreserve(self, name: str) -> None:

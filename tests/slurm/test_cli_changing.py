@@ -67,7 +67,7 @@ def test_as_another_user_without_any_capability(live: Live) -> None:
 
 @pytest.mark.root
 def test_a_submission_with_everything(live: Live) -> None:
-    live.slurm.reserve("coloc-x", "n2", ["root"], 5)
+    live.slurm.reserve("coloc-x", ["n2"], ["root"], 5)
     ref = live.submit(
         gpus=2,
         gpu_type="h100",
@@ -107,13 +107,13 @@ def test_refused_submissions(live: Live, fields: dict[str, object]) -> None:
 def test_the_fence_keeps_running_jobs_and_refuses_a_second(live: Live) -> None:
     ref = live.start("--gres=gpu:1", "-w", "n1")
     live.reach(JobState.RUNNING, [ref])
-    live.slurm.reserve("coloc-a", "n1", ["root"], 1)
+    live.slurm.reserve("coloc-a", ["n1"], ["root"], 1)
     with pytest.raises(SlurmRefused):
-        live.slurm.reserve("coloc-b", "n1", ["root"], 1)
+        live.slurm.reserve("coloc-b", ["n1"], ["root"], 1)
     with pytest.raises(SlurmRefused):
-        live.slurm.reserve("coloc-c", "n77", ["root"], 1)
+        live.slurm.reserve("coloc-c", ["n77"], ["root"], 1)
     with pytest.raises(SlurmRefused):
-        live.slurm.reserve("coloc-d", "n2", ["no-such-user"], 1)
+        live.slurm.reserve("coloc-d", ["n2"], ["no-such-user"], 1)
     assert live.job(ref).state is JobState.RUNNING
 
 

@@ -82,7 +82,7 @@ def test_munge_is_down(hasty: Live, make_live: type[Live]) -> None:
         with pytest.raises(SlurmUnreachable):
             call()
     with pytest.raises(SlurmUnreachable):
-        patient.slurm.reserve("coloc-m", "n1", ["root"], 5)
+        patient.slurm.reserve("coloc-m", ["n1"], ["root"], 5)
     hasty.cluster.start_munge()
     assert hasty.slurm.reservations() == ()
     assert [job.ref for job in hasty.slurm.read().jobs if job.state is JobState.PENDING] == [ref]

@@ -140,7 +140,7 @@ def test_nodes_that_take_no_jobs(live: Live) -> None:
 
 
 def test_fences_and_reservations_of_others(live: Live) -> None:
-    live.slurm.reserve("coloc-7", "n1", ["root", "daemon"], 5)
+    live.slurm.reserve("coloc-7", ["n1"], ["root", "daemon"], 5)
     live.cluster.run(
         "scontrol", "create", "reservation=theirs", "nodes=n2", "users=daemon", "starttime=now", "duration=5"
     )

@@ -26,7 +26,7 @@ def intent(key: str, at: float = 100.0, handover: int | None = None) -> Intent:
 
 def handover(state: HandoverState = HandoverState.PLANNED, at: float = 100.0) -> Handover:
     return Handover(
-        service="chat", slot=0, node="n1", want=15, level="NVLINK", state=state, created_at=at, updated_at=at
+        service="chat", slot=0, places={"n1": 15, "n2": 3}, level="NVLINK", state=state, created_at=at, updated_at=at
     )
 
 
@@ -67,7 +67,7 @@ def test_names_are_ordered_by_code_point_on_every_database(store: Store) -> None
 
 def test_replicas_are_keyed_by_service_and_slot(store: Store) -> None:
     for service, slot in [("b", 0), ("a", 10), ("a", 9), ("a", 9)]:
-        store.put_replica(ReplicaRow(service=service, slot=slot, state="ready", gpus=3, since=5.0))
+        store.put_replica(ReplicaRow(service=service, slot=slot, state="ready", places={"n1": 3}, since=5.0))
     assert [(r.service, r.slot) for r in store.replicas()] == [("a", 9), ("a", 10), ("b", 0)]
     store.delete_replica("a", 9)
     store.delete_replica("a", 9)
@@ -144,7 +144,9 @@ def test_what_was_never_written_cannot_be_settled_or_saved(store: Store) -> None
 def test_handovers_get_numbers_and_are_saved(store: Store) -> None:
     first, second = store.add_handover(handover()), store.add_handover(handover())
     assert 0 < first.id < second.id
-    changed = msgspec.structs.replace(first, state=HandoverState.FAILED, got=3, victims=("1", "2"), data={"k": None})
+    changed = msgspec.structs.replace(
+        first, state=HandoverState.FAILED, got={"n1": 3, "n2": 1}, victims=("1", "2"), data={"k": None}
+    )
     store.save_handover(changed)
     assert store.handover(first.id) == changed
     assert store.handover(second.id) == second

@@ -16,7 +16,7 @@ def _intent(store: Store, key: str, at: float, outcome: Outcome | None, handover
 
 
 def _handover(store: Store, state: HandoverState, at: float) -> int:
-    row = Handover(service="c", slot=0, node="n", want=1, level="SYS", state=state, created_at=at, updated_at=at)
+    row = Handover(service="c", slot=0, places={"n": 1}, level="SYS", state=state, created_at=at, updated_at=at)
     return store.add_handover(row).id
 
 

@@ -31,6 +31,7 @@ text = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size
 times = st.integers(-(10**15), 4 * 10**15).map(lambda n: n / 1e6)
 small = st.integers(-(2**31), 2**31 - 1)
 masks = st.integers(0, 2**63 - 1)
+places = st.dictionaries(text, masks, max_size=3)
 numbers = st.floats(allow_nan=False)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False, allow_infinity=False) | text,
@@ -57,7 +58,7 @@ replicas = records(
     state=text,
     job=maybe(text),
     node=maybe(text),
-    gpus=masks,
+    places=places,
     level=maybe(text),
     since=times,
     data=data,
@@ -112,14 +113,13 @@ handovers = records(
     Handover,
     service=text,
     slot=small,
-    node=text,
-    want=masks,
+    places=places,
     level=text,
     victims=st.lists(text, max_size=3).map(tuple),
     gpu_type=maybe(text),
     state=st.sampled_from(HandoverState),
     job=maybe(text),
-    got=maybe(masks),
+    got=maybe(places),
     created_at=times,
     updated_at=times,
     why=text,

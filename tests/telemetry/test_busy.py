@@ -22,7 +22,7 @@ def read(*sm: int | None, at: float = 100.0) -> NodeReadings:
 
 
 def replica(slot: int, gpus: int, state: ReplicaState = ReplicaState.READY, node: str = "n1") -> Replica:
-    return Replica(service="chat", slot=slot, state=state, job=str(slot), node=node, gpus=gpus)
+    return Replica(service="chat", slot=slot, state=state, job=str(slot), node=node, places={node: gpus})
 
 
 def test_the_sum_over_ready_and_draining_replicas() -> None:
@@ -63,3 +63,11 @@ def test_the_service_file() -> None:
         parse_service(TEXT.replace("[ready]", 'url = "http://h/m"\n[ready]'), "f")
     with pytest.raises(BadFile, match=r"load\.url: is missing"):
         parse_service(TEXT.replace('measure = "busy_gpus"', ""), "f")
+
+
+def test_a_replica_on_two_nodes_needs_the_readings_of_both() -> None:
+    wide = Replica(service="chat", slot=0, state=ReplicaState.READY, job="1", node="n1", places={"n1": 0b1, "n2": 0b11})
+    found = busy_load(SPEC, [wide], {"n1": read(50, at=90.0), "n2": read(100, 50)})
+    assert found.reading is not None
+    assert (found.reading.value, found.reading.at) == (2.0, 90.0)
+    assert busy_load(SPEC, [wide], {"n1": read(50)}).reading is None

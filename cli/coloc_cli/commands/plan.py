@@ -8,7 +8,7 @@ import click
 
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
-from coloc_cli.words import gpu_set, joined, local
+from coloc_cli.words import joined, local, seats
 from colocd.errors import BadFile, NotFound
 
 if TYPE_CHECKING:
@@ -125,9 +125,11 @@ def show_plan(plan: dict[str, Any]) -> None:
 def _what(action: dict[str, Any]) -> str:
     match action.get("type"):
         case "place":
-            text = (
-                f"{action['service']}/{action['slot']} on {action['node']}:{gpu_set(action['gpus'])} {action['level']}"
-            )
+            text = f"{action['service']}/{action['slot']} on {seats(action['places'])} {action['level']}"
+            if action.get("closeness") not in (None, "any"):
+                text += f", one {action['closeness']} domain"
+            if action.get("follows"):
+                text += f", after {action['follows']}"
             if action.get("victims"):
                 text += f", evicts {joined(action['victims'])}"
             return text

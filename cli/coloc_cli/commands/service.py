@@ -9,7 +9,7 @@ import click
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
 from coloc_cli.commands.status import show_services
-from coloc_cli.words import gpu_set
+from coloc_cli.words import seats
 from colocd.errors import BadFile, NotFound
 
 
@@ -81,14 +81,14 @@ def show(app: App, name: str, as_json: bool) -> None:
     for key, value in service.items():
         if not isinstance(value, list | dict):
             output.paragraph(key, value)
-    keys = ("slot", "state", "job", "node")
+    keys = ("slot", "state", "job")
     rows = [
-        (*(r.get(key) for key in keys), gpu_set(r.get("gpus")), r.get("load"), r.get("level"))
+        (*(r.get(key) for key in keys), seats(r.get("places")), r.get("load"), r.get("level"))
         for r in service.get("replicas") or []
     ]
     if rows:
         output.say("")
-        output.show(("SLOT", "STATE", "JOBID", "NODE", "GPUS", "LOAD", "LEVEL"), rows, right="SLOT JOBID LOAD")
+        output.show(("SLOT", "STATE", "JOBID", "PLACE", "LOAD", "LEVEL"), rows, right="SLOT JOBID LOAD")
 
 
 @command.command()

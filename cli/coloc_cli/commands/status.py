@@ -6,7 +6,7 @@ import click
 
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
-from coloc_cli.words import ago, gpu_set, joined, span
+from coloc_cli.words import ago, joined, seats, span
 
 GPU_USES = ("serving", "batch", "free", "failed", "other", "unknown")
 
@@ -72,7 +72,7 @@ def show_services(services: list[dict[str, Any]]) -> None:
 
 def _replica(replica: dict[str, Any]) -> str:
     state = replica.get("state")
-    where = f"{replica.get('node') or '?'}:{gpu_set(replica.get('gpus'))}"
+    where = seats(replica.get("places"))
     return where if state == "ready" else f"{where} {state}"
 
 
@@ -84,10 +84,10 @@ def _handovers(handovers: list[dict[str, Any]], now: float) -> None:
             (
                 handover.get("id"),
                 f"{handover.get('service')}/{handover.get('slot')}",
-                handover.get("node"),
+                seats(handover.get("places")),
                 handover.get("state"),
                 span(None if since is None else now - since),
                 joined(handover.get("victims")),
             )
         )
-    output.show(("HANDOVER", "REPLICA", "NODE", "STATE", "FOR", "VICTIMS"), rows, right="FOR")
+    output.show(("HANDOVER", "REPLICA", "PLACE", "STATE", "FOR", "VICTIMS"), rows, right="FOR")

@@ -52,8 +52,7 @@ class Actor:
         handover = Handover(
             service=action.service,
             slot=action.slot,
-            node=action.node,
-            want=action.gpus,
+            places=action.places,
             level=action.level,
             victims=action.victims,
             gpu_type=action.gpu_type,
@@ -69,7 +68,7 @@ class Actor:
         kind = "reclaim" if action.victims else "place"
         self.tools.tell(subject(action.service), kind, action.why, handover=handover.id, slot=action.slot)
         for ref in action.victims:
-            text = f"gives up its GPUs on {action.node} for {subject(action.service).replace(':', ' ')}: {action.why}"
+            text = f"gives up its GPUs for {subject(action.service).replace(':', ' ')}: {action.why}"
             self.tools.tell(f"job:{ref}", "evict", text, handover=handover.id)
 
     def _drain(self, action: Drain) -> None:

@@ -27,7 +27,7 @@ def clear(tools: Tools, h: Handover, keep: str = "") -> bool:
     """End all jobs of this handover but `keep`, then lower the fence; True when nothing of it is left."""
     replicas, plugs = placing.own_jobs(tools, h)
     left = [r for r, j in {**replicas, **plugs}.items() if r != keep and j.state in placing.ALIVE]
-    if left and not tools.call(h, "clear", f"node:{h.node}", lambda: tools.slurm.cancel(left), refs=left).done:
+    if left and not tools.call(h, "clear", placing.subject(h), lambda: tools.slurm.cancel(left), refs=left).done:
         return False
     return placing.lower_fence(tools, h)
 

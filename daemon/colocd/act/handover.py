@@ -9,11 +9,13 @@ from functools import partial
 
 import msgspec
 
-from colocd.act import adoption, ending, placing, victims
+from coloc_topology.hostlist import fold
+from colocd.act import adoption, ending, placing, readback, victims
 from colocd.act.deadlines import Deadlines
 from colocd.act.tools import Tools
-from colocd.core.service import Mode, ServiceSpec
-from colocd.core.view import Job, JobState, Node, ReplicaState
+from colocd.core.seats import in_order, words
+from colocd.core.service import ServiceSpec
+from colocd.core.view import JobState, ReplicaState
 from colocd.core.wishes import is_wish
 from colocd.errors import NotFound
 from colocd.slurm.port import JobUpdate
@@ -92,9 +94,9 @@ class HandoverMachine:
     def _fenced(self, h: Handover) -> Handover:
         """The fence stands: check that the plan still holds, then tell the victims while they still hold their GPUs."""
         tools = self.tools
-        node, jobs = tools.slurm.node(h.node), tools.slurm.jobs(h.victims)
+        nodes, jobs = tools.slurm.nodes(list(h.places)), tools.slurm.jobs(h.victims)
         # Whoever was told waits for the requeue, whatever has become of the plan meanwhile.
-        wrong = None if ending.told(tools, h) else self._plan_still_holds(h, node, jobs)
+        wrong = None if ending.told(tools, h) else readback.plan_broken(h.places, nodes, jobs)
         if wrong is not None:
             return tools.save(h, abort=wrong)
         if not any(victims.holding(job) for job in jobs.values()):
@@ -104,19 +106,6 @@ class HandoverMachine:
         if not victims.tell_victims(tools, h, jobs):
             return h
         return tools.save(h, state=S.SIGNALLED, told_at=tools.clock.now())
-
-    def _plan_still_holds(self, h: Handover, node: Node, jobs: dict[str, Job]) -> str | None:
-        if not node.up:
-            return f"node {h.node} is {node.state}"
-        if node.used is None:
-            return f"the GPUs in use on {h.node} cannot be read"
-        theirs = 0
-        for job in jobs.values():
-            if job.gpus is None:
-                return f"the GPUs of job {job.ref} cannot be read"
-            theirs |= job.gpus.get(h.node, 0)
-        taken = node.used & h.want & ~theirs
-        return f"{placing.describe(taken)} were taken before the fence stood" if taken else None
 
     def _signalled(self, h: Handover) -> Handover:
         """Wait for each victim's acknowledgement or end, or for the end of the grace; repeat an unanswered signal once."""
@@ -160,17 +149,20 @@ class HandoverMachine:
         return tools.save(h, refusals=refusals)
 
     def _requeued(self, h: Handover) -> Handover:
-        """Wait until Slurm shows the wanted GPUs free (or held by our own plugs)."""
+        """Wait until Slurm shows the wanted GPUs of all nodes free (or held by our own plugs)."""
         tools = self.tools
-        node, jobs = tools.slurm.node(h.node), tools.slurm.jobs(h.victims)
-        if not node.up:
-            return tools.save(h, abort=f"node {h.node} is {node.state}")
+        nodes, jobs = tools.slurm.nodes(list(h.places)), tools.slurm.jobs(h.victims)
+        wrong = placing.down(nodes)
+        if wrong is not None:
+            return tools.save(h, abort=wrong)
         still = [ref for ref, job in jobs.items() if job.state is JobState.COMPLETING or victims.staying(h, job)]
-        if not still and node.used is not None and node.used & ~placing.plugged(tools, h) & h.want == 0:
-            return tools.save(h, state=S.FREED, freed_at=tools.clock.now())
+        if not still:
+            plugs = placing.plugged(tools, h)
+            if all(n.used is not None and not n.used & ~plugs.get(k, 0) & h.places[k] for k, n in nodes.items()):
+                return tools.save(h, state=S.FREED, freed_at=tools.clock.now())
         if self._left(h, "free", self._entered(h), tools.policy.start_timeout) <= 0:
             what = f"job {', '.join(still)} does not end" if still else "somebody else holds them"
-            return tools.save(h, abort=f"{placing.describe(h.want)} of {h.node} did not become free: {what}")
+            return tools.save(h, abort=f"{words(h.places)} did not become free: {what}")
         return h
 
     def _freed(self, h: Handover) -> Handover:
@@ -180,27 +172,27 @@ class HandoverMachine:
             return self._await_start(h)
         if "unsure_since" in h.data:
             return self._look_for_replica(h)
-        table = tools.table(h.node)
-        if table is None:
-            return tools.save(h, abort=f"the topology of {h.node} is not known any more")
-        node = tools.slurm.node(h.node)
-        if not node.up:
-            return tools.save(h, abort=f"node {h.node} is {node.state}")
+        unknown = [name for name in h.places if tools.table(name) is None]
+        if unknown:
+            return tools.save(h, abort=f"the topology of {', '.join(unknown)} is not known any more")
+        nodes = tools.slurm.nodes(in_order(h.places))
+        wrong = placing.down(nodes)
+        if wrong is not None:
+            return tools.save(h, abort=wrong)
         spec = self._spec(h)
-        if broken := h.want & tools.failed(h.node):
-            return tools.save(h, abort=f"{placing.describe(broken)} of {h.node} failed meanwhile")
+        if broken := readback.broken(tools, h.places):
+            return tools.save(h, abort=f"{words(broken)} failed meanwhile")
         if tools.store.intent(placing.replica_key(h)) is not None:
             ready, wrong = True, None  # Submitted before a crash: its outcome is looked up, not called again.
         else:
-            ready, wrong = placing.shape_free_set(tools, h, node, table, placing.required(h, spec))
+            ready, wrong = placing.shape_free_set(tools, h, nodes, placing.required(h, spec))
         if ready and is_wish(h.service):
             h, wrong = adoption.admit(tools, h)
         elif ready:
-            h, wrong = placing.submit_replica(tools, h, spec, node.address)
+            h, wrong = placing.submit_replica(tools, h, spec, next(iter(nodes.values())).address)
         elif self._left(h, "shape", self._entered(h), tools.policy.start_timeout) <= 0:
-            return tools.save(
-                h, abort=f"the free GPUs of {h.node} could not be shaped: {wrong or 'plugs do not start'}"
-            )
+            text = f"the free GPUs of {fold(h.places)} could not be shaped: {wrong or 'plugs do not start'}"
+            return tools.save(h, abort=text)
         if wrong is not None and int(h.data.get("refused", 0)) >= MAX_ATTEMPTS:
             return tools.save(h, abort=f"the replica could not be submitted: {wrong}")
         return h
@@ -222,8 +214,8 @@ class HandoverMachine:
         job = tools.slurm.jobs([h.job or ""]).get(h.job or "")
         if job is None or job.state in (JobState.DONE, JobState.FAILED, JobState.COMPLETING):
             return tools.save(h, abort=f"the replica (job {h.job}) ended as soon as it started: see its output")
-        if job.state is JobState.RUNNING and job.gpus is not None and job.gpus.get(h.node):
-            h = msgspec.structs.replace(h, got=job.gpus[h.node])
+        if job.state is JobState.RUNNING and job.gpus:
+            h = msgspec.structs.replace(h, got=job.gpus)
             return tools.save(h, state=S.PLACED)
         if self._left(h, f"start-{h.job}", float(h.data["submitted_at"]), tools.policy.start_timeout) <= 0:
             return tools.save(h, abort=f"the replica (job {h.job}) did not start: {job.reason or job.state}")
@@ -232,29 +224,27 @@ class HandoverMachine:
     def _placed(self, h: Handover) -> Handover:
         """Read back what Slurm gave. A guaranteed replica on wrong GPUs never goes on: it is ended and tried again."""
         tools = self.tools
-        table = tools.table(h.node)
-        if table is None or h.got is None:
-            return tools.save(h, abort=f"the topology of {h.node} is not known any more")
-        spec = self._spec(h)
-        level = table.level_of(h.got)
-        broken = h.got & tools.failed(h.node)
-        if not broken and (level >= placing.required(h, spec) or spec.mode is Mode.BEST_EFFORT):
+        given = readback.given(tools, h, self._spec(h))
+        if given is None:
+            return tools.save(h, abort=f"the topology of {fold(h.places)} is not known any more")
+        if given.wrong is None:
+            near = given.closeness.value if given.closeness is not None else None
             row = ReplicaRow(
                 service=h.service,
                 slot=h.slot,
                 state=ReplicaState.STARTING.value,
                 job=h.job,
-                node=h.node,
-                gpus=h.got,
-                level=level.name,
+                node=in_order(h.places)[0],
+                places=h.got or {},
+                level=given.level.name,
                 since=tools.clock.now(),
-                data={"handover": h.id},
+                data={"handover": h.id, "closeness": near},
             )
             if not is_wish(h.service):
                 tools.store.put_replica(row)
-            return tools.save(h, state=S.VERIFIED, level_got=level.name)
+            return tools.save(h, state=S.VERIFIED, level_got=given.level.name, closeness_got=near)
         tries = int(h.data.get("misplaced", 0)) + 1
-        text = f"Slurm gave {placing.describe(h.got)} ({level.name}) instead of {placing.describe(h.want)}; try {tries} is ended"
+        text = f"Slurm gave {given.wrong}; try {tries} is ended"
         tools.tell(f"handover:{h.id}", "misplaced", text)
         if is_wish(h.service):
             ended = adoption.send_back(tools, h)
@@ -262,8 +252,8 @@ class HandoverMachine:
             ended = tools.call(h, "unplace", f"job:{h.job}", lambda: tools.slurm.cancel([h.job or ""])).done
         if not ended:
             return h
-        if tries >= MAX_ATTEMPTS:
-            return tools.save(h, abort=f"Slurm gave the wrong GPUs {tries} times")
+        if given.hopeless or tries >= MAX_ATTEMPTS:
+            return tools.save(h, abort=f"Slurm gave the wrong GPUs {tries} times: {given.wrong}")
         h = msgspec.structs.replace(h, job=None, got=None)
         return tools.save(h, state=S.REQUEUED, misplaced=tries, attempt=int(h.data.get("attempt", 0)) + 1)
 
@@ -280,7 +270,8 @@ class HandoverMachine:
             return h
         h = tools.save(h, state=S.RELEASED)
         who = f"job {ref}" if is_wish(h.service) else f"replica {h.slot} of {h.service}"
-        placed = f"{who} runs on {placing.describe(h.got or 0)} of {h.node} ({h.data['level_got']})"
+        near = h.data.get("closeness_got")
+        placed = f"{who} runs on {words(h.got or {})} ({h.data['level_got']}{f', nodes: {near}' if near else ''})"
         gone = f"; {len(h.victims)} victim(s), {len(h.data.get('acked', []))} acknowledged" if h.victims else ""
         tools.tell(f"handover:{h.id}", "released", placed + gone)
         return h

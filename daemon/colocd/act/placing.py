@@ -1,11 +1,13 @@
-"""Making Slurm give exactly the wanted GPUs: fence, plugs, the replica's submission, and what was really given."""
+"""Making Slurm give exactly the wanted GPUs on every node: fence, plugs, the replica's submission, what was really given."""
 
 import msgspec
 
 from coloc_topology.fit import FitTable
-from coloc_topology.shape import Level, bits, idx
+from coloc_topology.hostlist import fold
+from coloc_topology.shape import Level
 from colocd.act.tools import Tools, fence_name
 from colocd.core.comment import own_key, own_token
+from colocd.core.seats import in_order
 from colocd.core.service import Mode, ServiceSpec
 from colocd.core.view import Job, JobState, Node
 from colocd.slurm.port import Submission
@@ -17,22 +19,31 @@ PLUG_SCRIPT = (
 )
 
 
+def subject(h: Handover) -> str:
+    """What calls that concern all nodes of the handover are recorded under."""
+    return f"node:{fold(h.places)}"
+
+
 def required(h: Handover, spec: ServiceSpec) -> Level:
     """Level below which the placement is wrong: the asked one if guaranteed, else the planned one."""
     return spec.level if spec.mode is Mode.GUARANTEED else min(spec.level, Level[h.level])
 
 
+def down(nodes: dict[str, Node]) -> str | None:
+    """Which of the nodes takes no jobs, in words; None: all do."""
+    return next((f"node {name} is {node.state}" for name, node in nodes.items() if not node.up), None)
+
+
 def raise_fence(tools: Tools, h: Handover, spec: ServiceSpec) -> str | None:
-    """Reserve the node for the service's and coloc's users; None: it stands, else what is wrong so far."""
+    """Reserve the nodes, all in one reservation, for the service's and coloc's users; None: it stands, else what is wrong."""
     name = fence_name(h)
     if any(r.name == name for r in tools.slurm.reservations()):
         return None
     policy = tools.policy
     minutes = int((policy.grace + 3 * policy.start_timeout) // 60) + 5
     users = tuple(dict.fromkeys((spec.user, tools.user)))
-    result = tools.call(
-        h, "fence", f"node:{h.node}", lambda: tools.slurm.reserve(name, h.node, users, minutes), name=name
-    )
+    nodes = in_order(h.places)
+    result = tools.call(h, "fence", subject(h), lambda: tools.slurm.reserve(name, nodes, users, minutes), name=name)
     return None if result.done else (result.detail or "the fence is not confirmed")
 
 
@@ -41,7 +52,7 @@ def lower_fence(tools: Tools, h: Handover) -> bool:
     name = fence_name(h)
     if not any(r.name == name for r in tools.slurm.reservations()):
         return True
-    return tools.call(h, "unfence", f"node:{h.node}", lambda: tools.slurm.unreserve(name), name=name).done
+    return tools.call(h, "unfence", subject(h), lambda: tools.slurm.unreserve(name), name=name).done
 
 
 def own_jobs(tools: Tools, h: Handover) -> tuple[dict[str, Job], dict[str, Job]]:
@@ -60,20 +71,21 @@ def own_jobs(tools: Tools, h: Handover) -> tuple[dict[str, Job], dict[str, Job]]
     return replicas, plugs
 
 
-def any_choice_fits(table: FitTable, free: int, h: Handover, level: Level) -> bool:
-    """Whether whatever Slurm chooses among the free GPUs reaches the level, so that no plug is needed."""
-    worst = table.worst_level(free, h.want.bit_count())
+def any_choice_fits(table: FitTable, free: int, want: int, level: Level) -> bool:
+    """Whether whatever Slurm chooses among the free GPUs of a node reaches the level, so that no plug is needed."""
+    worst = table.worst_level(free, want.bit_count())
     return worst is not None and worst >= level
 
 
-def plug(tools: Tools, h: Handover, count: int) -> str | None:
+def plug(tools: Tools, h: Handover, node: str, count: int) -> str | None:
     """Submit `count` one-GPU plug jobs into the fence; None: submitted, else what went wrong."""
+    spec = tools.spec(h.service)
     job = Submission(
         name="coloc-plug",
         script=PLUG_SCRIPT,
-        partition=_partition(tools, h),
+        partition=spec.partition if spec is not None else "",
         gpus=1,
-        nodes=(h.node,),
+        nodes=(node,),
         reservation=fence_name(h),
         comment=own_token(f"{h.data['key']}.plug"),
         time_limit=3600.0,
@@ -81,46 +93,56 @@ def plug(tools: Tools, h: Handover, count: int) -> str | None:
         output="/dev/null",
     )
     for _ in range(count):
-        result = tools.call(h, "plug", f"node:{h.node}", lambda: tools.slurm.submit(job))
+        result = tools.call(h, "plug", f"node:{node}", lambda: tools.slurm.submit(job))
         if not result.done:
             return result.detail or "a plug is not confirmed"
     return None
 
 
-def _partition(tools: Tools, h: Handover) -> str:
-    spec = tools.spec(h.service)
-    return spec.partition if spec is not None else ""
-
-
-def shape_free_set(tools: Tools, h: Handover, node: Node, table: FitTable, level: Level) -> tuple[bool, str | None]:
-    """Bring the node's free GPUs to a set of which any choice is right. (ready, what is wrong).
+def shape_free_set(tools: Tools, h: Handover, nodes: dict[str, Node], level: Level) -> tuple[bool, str | None]:
+    """Bring the free GPUs of each node to a set of which any choice is right. (all are ready, what is wrong).
 
     Plugs cannot be told which GPU to take either: all free GPUs are plugged, then the plugs on wanted ones are ended.
     """
-    broken = node.free & tools.failed(h.node)
-    if not broken and (h.gpu_type is not None or any_choice_fits(table, node.free, h, level)):
+    rough = [node for node in nodes.values() if not _fits(tools, h, node, level)]
+    if not rough:
         return True, None
-    _, found = own_jobs(tools, h)
-    plugs = {ref: job for ref, job in found.items() if job.state in ALIVE}
-    waiting = [ref for ref, job in plugs.items() if not job.gpus]
-    if node.free & ~h.want:
-        missing = node.free.bit_count() - len(waiting)
-        return False, plug(tools, h, missing) if missing > 0 else None
-    surplus = waiting + [ref for ref, job in plugs.items() if (job.gpus or {}).get(h.node, 0) & h.want]
+    plugs = {ref: job for ref, job in own_jobs(tools, h)[1].items() if job.state in ALIVE}
+    shaped, surplus = True, list[str]()
+    for node in rough:
+        want = h.places[node.name]
+        waiting = [ref for ref, job in plugs.items() if not job.gpus and job.required_nodes == (node.name,)]
+        if node.free & ~want:
+            missing = node.free.bit_count() - len(waiting)
+            wrong = plug(tools, h, node.name, missing) if missing > 0 else None
+            if wrong is not None:
+                return False, wrong
+            shaped = False
+        else:
+            surplus += waiting + [ref for ref, job in plugs.items() if (job.gpus or {}).get(node.name, 0) & want]
+            shaped = shaped and node.free == want
     if surplus:
-        result = tools.call(h, "unplug", f"node:{h.node}", lambda: tools.slurm.cancel(surplus), refs=surplus)
+        result = tools.call(h, "unplug", subject(h), lambda: tools.slurm.cancel(surplus), refs=surplus)
         return False, None if result.done else result.detail
-    return node.free == h.want, None
+    return shaped, None
 
 
-def plugged(tools: Tools, h: Handover) -> int:
-    """GPUs of the node that the handover's own plugs hold."""
-    if not any(i.kind == "plug" for i in tools.store.intents(handover=h.id)):
-        return 0
-    mask = 0
-    for job in own_jobs(tools, h)[1].values():
-        mask |= (job.gpus or {}).get(h.node, 0)
-    return mask
+def _fits(tools: Tools, h: Handover, node: Node, level: Level) -> bool:
+    """Whether any choice of Slurm's on this node is right. Failed GPUs must not be chosen, so free ones are plugged."""
+    table = tools.table(node.name)
+    if table is None or node.free & tools.failed(node.name):
+        return False
+    return h.gpu_type is not None or any_choice_fits(table, node.free, h.places[node.name], level)
+
+
+def plugged(tools: Tools, h: Handover) -> dict[str, int]:
+    """GPUs by node that the handover's own plugs hold."""
+    masks: dict[str, int] = {}
+    if any(i.kind == "plug" for i in tools.store.intents(handover=h.id)):
+        for job in own_jobs(tools, h)[1].values():
+            for name, mask in (job.gpus or {}).items():
+                masks[name] = masks.get(name, 0) | mask
+    return masks
 
 
 def replica_key(h: Handover) -> str:
@@ -128,8 +150,12 @@ def replica_key(h: Handover) -> str:
     return f"{h.data['key']}.replica-{int(h.data.get('attempt', 0))}"
 
 
-def submission(tools: Tools, h: Handover, spec: ServiceSpec, key: str, address: str) -> Submission:
-    """The replica's batch job: inside the fence, on the node, with its place in the service in the environment."""
+def submission(h: Handover, spec: ServiceSpec, key: str, address: str) -> Submission:
+    """The replica's batch job: inside the fence, on its nodes, with its place in the service in the environment.
+
+    `address`: of its first node, where Slurm runs the script.
+    """
+    nodes = in_order(h.places)
     return Submission(
         name=f"coloc-{spec.name}-{h.slot}",
         script=spec.script,
@@ -138,7 +164,7 @@ def submission(tools: Tools, h: Handover, spec: ServiceSpec, key: str, address: 
         gpus=spec.gpus_per_replica,
         gpu_type=h.gpu_type,
         cpus=spec.cpus_per_replica,
-        nodes=(h.node,),
+        nodes=nodes,
         reservation=fence_name(h),
         comment=own_token(key),
         environment={
@@ -146,6 +172,7 @@ def submission(tools: Tools, h: Handover, spec: ServiceSpec, key: str, address: 
             "COLOC_SLOT": str(h.slot),
             "COLOC_PORT": str(spec.port_base + h.slot),
             "COLOC_ADDRESS": address,
+            "COLOC_NODES": " ".join(nodes),
         },
         options=spec.sbatch_options,
         workdir="/",
@@ -156,7 +183,7 @@ def submission(tools: Tools, h: Handover, spec: ServiceSpec, key: str, address: 
 def submit_replica(tools: Tools, h: Handover, spec: ServiceSpec, address: str) -> tuple[Handover, str | None]:
     """Submit the replica under a new key; (handover with the job, what went wrong)."""
     attempt, key = int(h.data.get("attempt", 0)), replica_key(h)
-    job = submission(tools, h, spec, key, address)
+    job = submission(h, spec, key, address)
     h = tools.save(h, submitted_at=h.data["submitted_at"] if tools.store.intent(key) else tools.clock.now())
     result = tools.ledger.do(
         key, "submit", f"service:{h.service}", lambda: tools.slurm.submit(job), payload={"slot": h.slot}, handover=h.id
@@ -169,8 +196,3 @@ def submit_replica(tools: Tools, h: Handover, spec: ServiceSpec, address: str) -
         return tools.save(h, unsure_since=tools.clock.now()), None
     refused = int(h.data.get("refused", 0)) + (result.outcome is Outcome.REFUSED)
     return tools.save(h, attempt=attempt + 1, refused=refused), f"{result.outcome.value}: {result.detail}"
-
-
-def describe(mask: int) -> str:
-    """GPUs for people: `GPUs 0-3`."""
-    return f"GPU{'s' if len(bits(mask)) > 1 else ''} {idx(mask)}"

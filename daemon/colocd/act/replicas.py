@@ -6,6 +6,7 @@ import msgspec
 
 from colocd.act.placing import ALIVE
 from colocd.act.tools import Tools
+from colocd.core.seats import words
 from colocd.core.view import Job, JobState, ReplicaState
 from colocd.learning import remember_start
 from colocd.store.records import ReplicaRow
@@ -38,10 +39,10 @@ class Replicas:
         tools.store.delete_replica(row.service, row.slot)
         if row.state == ReplicaState.DRAINING.value:
             tools.tell(
-                f"service:{row.service}", "drained", f"replica {row.slot} has ended; its GPUs on {row.node} are free"
+                f"service:{row.service}", "drained", f"replica {row.slot} has ended; {words(row.places)} are free"
             )
             return
-        text = f"replica {row.slot} (job {row.job}) on {row.node} ended by itself"
+        text = f"replica {row.slot} (job {row.job}) on {words(row.places)} ended by itself"
         tools.tell(f"service:{row.service}", "replica-lost", text)
         if row.state == ReplicaState.STARTING.value:
             self.tools.pause_service(row.service)
@@ -57,7 +58,7 @@ class Replicas:
             tools.tell(
                 f"service:{row.service}",
                 "ready",
-                f"replica {row.slot} on {row.node} is ready after {now - row.since:.1f} s",
+                f"replica {row.slot} on {words(row.places)} is ready after {now - row.since:.1f} s",
             )
             handover = tools.store.handover(int(row.data.get("handover", 0)))
             if handover is not None:

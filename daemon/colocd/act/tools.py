@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 
 from coloc_topology.fit import FitTable, fit_table
+from coloc_topology.hostlist import fold
 from coloc_topology.shape import Shape
 from colocd.act.ledger import Ledger, Result
 from colocd.clock import Clock
 from colocd.core.policy import Policy
 from colocd.core.service import ServiceSpec
+from colocd.core.view import Node
 from colocd.slurm.port import SlurmPort
 from colocd.store.port import Store
 from colocd.store.records import Decision, Handover, HandoverState
@@ -28,7 +30,8 @@ OVERRIDE = "override:"
 
 class Tools:
     """Composition of the acting side. `user` is colocd's own user; `spec` and `shape` answer None for unknown names;
-    `failed` the mask of a node's GPUs that must not be given out.
+    `failed` the mask of a node's GPUs that must not be given out, `network` the node as the last view had it, with its leaf,
+    block and NVLink domain (None: not known).
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Tools:
         spec: Callable[[str], ServiceSpec | None],
         shape: Callable[[str], Shape | None],
         failed: Callable[[str], int] = lambda _: 0,
+        network: Callable[[str], Node | None] = lambda _: None,
     ) -> None:
         self.slurm = slurm
         self.store = store
@@ -51,6 +55,7 @@ class Tools:
         self.spec = spec
         self.shape = shape
         self.failed = failed
+        self.network = network
         self.ledger = Ledger(store, clock)
 
     def table(self, node: str) -> FitTable | None:
@@ -64,7 +69,7 @@ class Tools:
         facts = {**h.data, **data}
         if state is not None and state is not h.state:
             facts["t"] = {**facts.get("t", {}), state.value: now}
-            log.info("handover %d (%s/%d on %s): %s", h.id, h.service, h.slot, h.node, state.value)
+            log.info("handover %d (%s/%d on %s): %s", h.id, h.service, h.slot, fold(h.places), state.value)
         changed = msgspec.structs.replace(h, state=state or h.state, job=job or h.job, updated_at=now, data=facts)
         self.store.save_handover(changed)
         return changed
@@ -88,5 +93,6 @@ class Tools:
 
 
 def fence_name(h: Handover) -> str:
-    """Name of the handover's reservation."""
-    return f"{FENCE_PREFIX}h{h.id}-{h.data['key'][:6]}"
+    """Name of the handover's reservation: its own, or that of the replica beside which it starts."""
+    own = f"{FENCE_PREFIX}h{h.id}-{h.data['key'][:6]}"
+    return str(h.data["beside"]["fence"]) if "beside" in h.data else own

@@ -4,19 +4,23 @@ import msgspec
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
-    """Start a replica on these GPUs of `node`; `victims` give theirs up first (none: the GPUs are free).
+    """Start a replica on these GPUs (by node); `victims` give theirs up first (none: the GPUs are free).
 
-    `gpu_type`: gres type that names exactly this island, where the site has one. `cost`: GPU-seconds lost.
+    `level`: what joins its GPUs on each node, the worst of them. `gpu_type`: gres type that names exactly these islands, where
+    the site has one. `cost`: GPU-seconds lost.
     """
 
     service: str
     slot: int
-    node: str
-    gpus: int
+    places: dict[str, int]
     level: str
     victims: tuple[str, ...] = ()
     gpu_type: str | None = None
     cost: float = 0.0
+    closeness: str | None = None
+    """What joins the nodes (`nvlink`, `leaf`, `block`, `any`), with those of the replica beside it; null: one node, alone."""
+    follows: str | None = None
+    """`service/slot` of the replica of this plan beside which it starts: it has no victims of its own, the other's make room."""
     why: str = ""
     override: bool = False
     """An operator let this reclaim ignore the budgets."""

@@ -22,8 +22,10 @@ def residents(view: View, index: PlannerIndex) -> Classes:
     others: Ints = everything & ~index.free
     for service in view.services:
         for replica in service.replicas:
-            if replica.node in index.row and replica.state is not ReplicaState.GONE:
-                others[index.row[replica.node]] &= ~replica.gpus
+            if replica.state is not ReplicaState.GONE:
+                for name, gpus in replica.places.items():
+                    if name in index.row:
+                        others[index.row[name]] &= ~gpus
     bit = np.arange(width)
     for mask, holder in zip(index.holder_mask.T, index.holder_job.T, strict=True):
         others &= ~mask

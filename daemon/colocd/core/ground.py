@@ -38,8 +38,8 @@ class Ground:
         self._costs: Ints = self._cost[index.holder_job]
         self._found: dict[Request, Found] = {}
         for service in view.services:
-            names = {r.node for r in service.replicas if r.node is not None and r.state is not ReplicaState.GONE}
-            names |= {h.node for h in view.handovers if h.service == service.spec.name}
+            names = {name for r in service.replicas if r.state is not ReplicaState.GONE for name in r.places}
+            names |= {name for h in view.handovers if h.service == service.spec.name for name in h.places}
             self.hosts[service.spec.name] = {index.row[name] for name in names if name in index.row}
         self._lease()
 
@@ -48,11 +48,12 @@ class Ground:
         index, view = self.index, self.view
         wanted: dict[int, int] = {}
         for handover in view.handovers:
-            if handover.node in index.row:
-                i = index.row[handover.node]
-                wanted[i] = wanted.get(i, 0) | handover.want
-                self.later[i] |= index.free[i]
-                self._close(i, "has a handover under way")
+            for name, want in handover.places.items():
+                if name in index.row:
+                    i = index.row[name]
+                    wanted[i] = wanted.get(i, 0) | want
+                    self.later[i] |= index.free[i]
+                    self._close(i, "has a handover under way")
         for i in wanted:
             node = index.nodes[i]
             self._reachable[i] = node.up and node.used is not None and not node.reserved

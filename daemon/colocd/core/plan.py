@@ -177,8 +177,7 @@ def _place_action(service: ServiceView, slot: int, wanted: Need, choice: Choice)
     return Place(
         service=spec.name,
         slot=slot,
-        node=choice.node,
-        gpus=choice.gpus,
+        places={choice.node: choice.gpus},
         level=choice.level.name,
         victims=choice.victims,
         gpu_type=choice.gpu_type,
@@ -210,7 +209,7 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
             (kind == "job" and (record.get("job") == name or name in record.get("victims", ())))
             or (kind == "service" and record.get("service") == name)
             or record.get("service") == subject
-            or (kind == "node" and (record.get("node") == name or name in record.get("nodes", ())))
+            or (kind == "node" and (name in record.get("places", ()) or name in record.get("nodes", ())))
         )
         if mine:
             told.append(f"{record['type']}: {action.why}")

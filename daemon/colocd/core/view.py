@@ -19,7 +19,7 @@ from colocd.core.readings import FailedGpu as FailedGpu
 from colocd.core.readings import NodeReadings as NodeReadings
 from colocd.core.service import ServiceSpec
 
-VIEW_VERSION = 1
+VIEW_VERSION = 2
 
 
 class JobState(StrEnum):
@@ -139,14 +139,17 @@ class ReplicaState(StrEnum):
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica of a service. `job` None: not submitted yet. `load` None: not readable now."""
+    """One replica of a service. `job` None: not submitted yet. `load` None: not readable now.
+
+    `places`: its GPUs by node. `node`: the one of them on which its script runs and serves.
+    """
 
     service: str
     slot: int
     state: ReplicaState
     job: str | None = None
     node: str | None = None
-    gpus: int = 0
+    places: dict[str, int] = msgspec.field(default_factory=dict)
     level: str | None = None
     load: float | None = None
     since: float | None = None
@@ -231,13 +234,12 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HandoverBrief(msgspec.Struct, frozen=True, kw_only=True):
-    """An open handover: what it leases. The planner leaves its node's wanted GPUs and its victims alone."""
+    """An open handover: what it leases. The planner leaves its nodes, the GPUs wanted there and its victims alone."""
 
     id: int
     service: str
     slot: int
-    node: str
-    want: int
+    places: dict[str, int]
     victims: tuple[str, ...]
     state: str
 

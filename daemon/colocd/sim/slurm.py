@@ -46,10 +46,12 @@ class VirtualSlurm(Faulty):
         links_inverted: bool = False,
         spread_single: bool = True,
         users: Collection[str] | None = None,
+        network: str = "",
         program_for: Callable[[Job], Program] = lambda job: ENDLESS,
     ) -> None:
         super().__init__(clock)
         self.version = version
+        self.network = network
         self.setup = Site(settings={"SLURM_VERSION": version, **SETTINGS}, user="root")
         parts = {p.name: _whole(p, tuple(shapes)) for p in partitions}
         nodes = {}
@@ -93,6 +95,14 @@ class VirtualSlurm(Faulty):
     def node(self, name: str) -> Node:
         """See `SlurmPort.node`."""
         return self._read("node", (name,), lambda: self._node(name).show())
+
+    def nodes(self, names: Sequence[str]) -> dict[str, Node]:
+        """See `SlurmPort.nodes`."""
+        return self._read("nodes", (tuple(names),), lambda: {name: self._node(name).show() for name in names})
+
+    def topology(self) -> str:
+        """See `SlurmPort.topology`: what the test or the simulator gave."""
+        return self._read("topology", (), lambda: self.network)
 
     def reservations(self) -> tuple[Reservation, ...]:
         """See `SlurmPort.reservations`."""
@@ -168,22 +178,23 @@ class VirtualSlurm(Faulty):
             elif job.state not in ENDED:
                 self._engine.kill(job, "Cancelled")
 
-    def reserve(self, name: str, node: str, users: Sequence[str], minutes: int) -> None:
+    def reserve(self, name: str, nodes: Sequence[str], users: Sequence[str], minutes: int) -> None:
         """See `SlurmPort.reserve`."""
-        args = (name, node, tuple(users), max(1, minutes))
+        args = (name, tuple(nodes), tuple(users), max(1, minutes))
         self._change("reserve", args, lambda: self._reserve(*args), None)
 
-    def _reserve(self, name: str, node: str, users: tuple[str, ...], minutes: int) -> None:
-        found = self._node(name=node)
+    def _reserve(self, name: str, nodes: tuple[str, ...], users: tuple[str, ...], minutes: int) -> None:
+        found = [self._node(node) for node in nodes]
         engine = self._engine
         for user in users:
             self._intake.check_user(user)
         if name in engine.reservations:
             raise SlurmRefused(f"reservation {name}: Reservation name already exists")
-        if found.reservation is not None:
-            raise SlurmRefused(f"reservation {name}: Requested reservation overlaps {found.reservation.name}")
+        for node in found:
+            if node.reservation is not None:
+                raise SlurmRefused(f"reservation {name}: Requested reservation overlaps {node.reservation.name}")
         wall = engine.wall
-        resv = Reservation(name=name, nodes=(node,), users=users, starts=wall, ends=wall + minutes * 60)
+        resv = Reservation(name=name, nodes=nodes, users=users, starts=wall, ends=wall + minutes * 60)
         engine.reserve(resv, minutes * 60)
 
     def unreserve(self, name: str) -> None:

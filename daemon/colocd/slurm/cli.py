@@ -91,12 +91,24 @@ class CliSlurm:
 
     def node(self, name: str) -> Node:
         """See `SlurmPort.node`."""
-        text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node", plain_name(name, "node"))
+        return self.nodes([name])[name]
+
+    def nodes(self, names: Sequence[str]) -> dict[str, Node]:
+        """See `SlurmPort.nodes`."""
+        if not names:
+            return {}
+        listed = ",".join(plain_name(name, "node") for name in names)
+        text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node", listed)
         strict = releases.doubt(releases.number(self._slurm_version())) is not None
-        found = nodes.parse_nodes(text, self._reservations(), strict=strict)
-        if len(found) != 1:
-            raise SlurmRefused(f"Slurm shows {len(found)} nodes for {name}")
-        return found[0]
+        found = {node.name: node for node in nodes.parse_nodes(text, self._reservations(), strict=strict)}
+        if set(names) - found.keys():
+            raise SlurmRefused(f"Slurm does not show all of the nodes {listed}")
+        return {name: found[name] for name in names}
+
+    def topology(self) -> str:
+        """See `SlurmPort.topology`. Slurm says of a flat network that there is no topology information."""
+        text = self._shell.ask("scontrol", "show", "topology")
+        return "\n".join(line for line in text.splitlines() if "=" in line)
 
     def reservations(self) -> tuple[Reservation, ...]:
         """See `SlurmPort.reservations`."""
@@ -245,11 +257,11 @@ class CliSlurm:
         self._scontrol("hold" if job.held is Held.ADMIN else "uhold", [ref])
         self._update(ref, "StartTime=now")
 
-    def reserve(self, name: str, node: str, users: Sequence[str], minutes: int) -> None:
+    def reserve(self, name: str, nodes: Sequence[str], users: Sequence[str], minutes: int) -> None:
         """See `SlurmPort.reserve`."""
         words = (
             f"ReservationName={plain_name(name, 'reservation')}",
-            f"Nodes={plain_name(node, 'node')}",
+            "Nodes=" + ",".join(plain_name(node, "node") for node in nodes),
             "Users=" + ",".join(plain_name(user, "user") for user in users),
             "StartTime=now",
             f"Duration={max(1, minutes)}",

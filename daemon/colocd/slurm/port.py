@@ -128,6 +128,14 @@ class SlurmPort(Protocol):
         """Read one node, cheaply. Raises `SlurmRefused` when there is no such node."""
         ...
 
+    def nodes(self, names: Sequence[str]) -> dict[str, Node]:
+        """Read a few nodes, cheaply, in the order of `names`. Raises `SlurmRefused` when one of them does not exist."""
+        ...
+
+    def topology(self) -> str:
+        """What `scontrol show topology` prints: switches and blocks, in lines like topology.conf's; empty: a flat network."""
+        ...
+
     def reservations(self) -> tuple[Reservation, ...]:
         """Read the reservations, cheaply."""
         ...
@@ -164,8 +172,8 @@ class SlurmPort(Protocol):
         """Cancel jobs. Jobs that have ended already are no error."""
         ...
 
-    def reserve(self, name: str, node: str, users: Sequence[str], minutes: int) -> None:
-        """Create a whole-node reservation that starts now; accepted on a busy node, running jobs go on."""
+    def reserve(self, name: str, nodes: Sequence[str], users: Sequence[str], minutes: int) -> None:
+        """Create a reservation of these whole nodes that starts now; accepted on busy nodes, running jobs go on."""
         ...
 
     def unreserve(self, name: str) -> None:

@@ -53,7 +53,7 @@ OPEN_STATES = tuple(
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
-    """One handover. `want` is the GPU mask planned on `node`; `got` the mask Slurm gave. `id` 0: not stored yet.
+    """One handover. `places`: the GPU mask planned on each node; `got`: what Slurm gave. `id` 0: not stored yet.
 
     `data` is the state machine's own notebook (deadlines, plugs, marks of the victims), JSON only.
     """
@@ -61,14 +61,13 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     id: int = 0
     service: str
     slot: int
-    node: str
-    want: int
+    places: dict[str, int]
     level: str
     victims: tuple[str, ...] = ()
     gpu_type: str | None = None
     state: HandoverState = HandoverState.PLANNED
     job: str | None = None
-    got: int | None = None
+    got: dict[str, int] | None = None
     created_at: float
     updated_at: float
     why: str = ""
@@ -76,14 +75,17 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica from placement to end. `state` as `colocd.core.view.ReplicaState`. Key: (service, slot)."""
+    """One replica from placement to end. `state` as `colocd.core.view.ReplicaState`. Key: (service, slot).
+
+    `places`: its GPUs by node. `node`: the one of them on which its script runs and serves.
+    """
 
     service: str
     slot: int
     state: str
     job: str | None = None
     node: str | None = None
-    gpus: int = 0
+    places: dict[str, int] = msgspec.field(default_factory=dict)
     level: str | None = None
     since: float = 0.0
     data: dict[str, Any] = msgspec.field(default_factory=dict)

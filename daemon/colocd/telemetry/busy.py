@@ -26,12 +26,16 @@ def busy_load(spec: ServiceSpec, replicas: Iterable[Replica], nodes: Mapping[str
     if missing:
         problems.append(f"service {spec.name}: no replica is ready, so its load cannot be read")
     for replica in mine:
-        read = nodes.get(replica.node or "")
-        shares = None if read is None else [read.sm[gpu] if gpu < len(read.sm) else None for gpu in bits(replica.gpus)]
+        reads = [(nodes.get(name), gpus) for name, gpus in replica.places.items()]
+        shares = [
+            read.sm[gpu] if read is not None and gpu < len(read.sm) else None
+            for read, gpus in reads
+            for gpu in bits(gpus)
+        ]
         value: float | None = None
         if replica.state in (ReplicaState.READY, ReplicaState.DRAINING) and shares and None not in shares:
             value = math.fsum(share for share in shares if share is not None) / 100
-            times.append(read.at if read is not None else 0.0)
+            times += [read.at for read, _ in reads if read is not None]
         elif replica.state is ReplicaState.READY:
             missing = True
             why = "there is no fresh reading of its GPUs"

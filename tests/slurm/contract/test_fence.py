@@ -12,7 +12,7 @@ def test_a_freed_gpu_goes_to_the_insider_alone(h: Harness) -> None:
     victim, stays = h.start_all(4, 4)
     freed = h.mask(victim)
     backlog = [h.submit(gpus=1, nodes=("n1",), user=OTHER, partition="online") for _ in range(10)]
-    h.slurm.reserve(FENCE, "n1", [USER, "root"], 5)
+    h.slurm.reserve(FENCE, ["n1"], [USER, "root"], 5)
     assert h.slurm.node("n1").fence == FENCE
     assert not h.slurm.node("n1").reserved
     insider = h.submit(gpus=2, reservation=FENCE, partition="online")
@@ -36,7 +36,7 @@ def test_a_freed_gpu_goes_to_the_insider_alone(h: Harness) -> None:
 def test_plugs_choose_the_indices(h: Harness) -> None:
     """Two GPUs wanted, 1 and 2; 0 and 5 are free, too: plugs take these, and the replica can only get the wanted ones."""
     refs = {h.mask(ref): ref for ref in h.start_all(*[1] * 8)}
-    h.slurm.reserve(FENCE, "n1", ["root", USER], 5)
+    h.slurm.reserve(FENCE, ["n1"], ["root", USER], 5)
     free = [refs[1 << 0], refs[1 << 5]]
     h.slurm.requeue(free, hold=True)
     h.until_state(P, *free)
@@ -55,7 +55,7 @@ def test_plugs_choose_the_indices(h: Harness) -> None:
 
 def test_the_reservation_as_it_is_told(h: Harness) -> None:
     before = h.back.now()
-    h.slurm.reserve("maintenance", "n2", ["root"], 7)
+    h.slurm.reserve("maintenance", ["n2"], ["root"], 7)
     (resv,) = h.slurm.reservations()
     assert (resv.name, resv.nodes, resv.users) == ("maintenance", ("n2",), ("root",))
     assert resv.starts is not None
@@ -69,7 +69,7 @@ def test_the_reservation_as_it_is_told(h: Harness) -> None:
 
 
 def test_what_is_refused(h: Harness) -> None:
-    h.slurm.reserve(FENCE, "n1", [USER], 5)
+    h.slurm.reserve(FENCE, ["n1"], [USER], 5)
     for name, node, user in (
         (FENCE, "n2", USER),
         ("coloc-over", "n1", USER),
@@ -77,13 +77,13 @@ def test_what_is_refused(h: Harness) -> None:
         ("coloc-x", "n2", "no-such-user"),
     ):
         with h.refused():
-            h.slurm.reserve(name, node, [user], 5)
+            h.slurm.reserve(name, [node], [user], 5)
     with h.refused():
         h.submit(reservation=FENCE, user=OTHER)
 
 
 def test_in_use_and_not_there(h: Harness) -> None:
-    h.slurm.reserve(FENCE, "n1", [USER], 5)
+    h.slurm.reserve(FENCE, ["n1"], [USER], 5)
     inside = h.start(gpus=1, reservation=FENCE)
     with h.refused():
         h.slurm.unreserve(FENCE)
@@ -97,10 +97,32 @@ def test_in_use_and_not_there(h: Harness) -> None:
 def test_a_waiting_job_moves_into_a_fence(h: Harness) -> None:
     """It also keeps the fence in use until it is taken out again."""
     ref = h.submit(gpus=8, held=True)
-    h.slurm.reserve(FENCE, "n2", [USER], 5)
+    h.slurm.reserve(FENCE, ["n2"], [USER], 5)
     h.slurm.update(ref, JobUpdate(reservation=FENCE))
     with h.refused():
         h.slurm.unreserve(FENCE)
     h.slurm.release([ref])
     h.until_state(R, ref)
     assert h.mask(ref, "n2") == 0xFF
+
+
+def test_one_reservation_closes_several_nodes_for_one_job_on_all_of_them(h: Harness) -> None:
+    """A replica on two nodes: the fence is there whole or not at all, and the insider gets the same nodes in it."""
+    h.slurm.reserve("maintenance", ["n3"], ["root"], 5)
+    with h.refused():
+        h.slurm.reserve(FENCE, ["n2", "n3"], [USER, "root"], 5)
+    assert h.slurm.node("n2").fence is None
+    h.slurm.unreserve("maintenance")
+    h.slurm.reserve(FENCE, ["n2", "n3"], [USER, "root"], 5)
+    nodes = h.slurm.nodes(["n3", "n1", "n2"])
+    assert {name: node.fence for name, node in nodes.items()} == {"n3": FENCE, "n1": None, "n2": FENCE}
+    outsider = h.submit(gpus=1, nodes=("n3",), user=OTHER, partition="online")
+    insider = h.submit(gpus=4, nodes=("n2", "n3"), reservation=FENCE, partition="online")
+    h.until_state(R, insider)
+    job = h.job(insider)
+    assert {name: mask.bit_count() for name, mask in (job.gpus or {}).items()} == {"n2": 4, "n3": 4}
+    assert (job.nodes_requested, job.gpus_per_node) == (2, 4)
+    assert h.states([outsider]) == [P]
+    h.slurm.update(insider, JobUpdate(reservation=""))
+    h.slurm.unreserve(FENCE)
+    h.until_state(R, outsider)

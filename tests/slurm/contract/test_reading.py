@@ -91,6 +91,11 @@ def test_unknown_things(h: Harness) -> None:
     assert h.slurm.jobs(["99999"]) == {}
     with h.refused():
         h.slurm.node("n99")
+    with h.refused():
+        h.slurm.nodes(["n1", "n99"])
+    assert h.slurm.nodes([]) == {}
+    assert list(h.slurm.nodes(["n2", "n1"])) == ["n2", "n1"]
+    assert h.slurm.topology() == "", "a flat network"
 
 
 def test_find_by_token(h: Harness) -> None:
