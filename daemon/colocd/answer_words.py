@@ -4,6 +4,7 @@ from typing import Any
 
 from coloc_topology.shape import idx
 from colocd.core.need import counted, need
+from colocd.core.seats import in_order, words
 from colocd.core.view import Held, Job, JobFacts, JobState, ReplicaState, ServiceView, View
 from colocd.store.records import Decision, Handover
 
@@ -19,7 +20,7 @@ def handover_words(h: Handover) -> dict[str, Any]:
         "id": h.id,
         "service": h.service,
         "slot": h.slot,
-        "node": h.node,
+        "places": _seats(h.places),
         "state": h.state.value,
         "victims": list(h.victims),
         "since": h.created_at,
@@ -31,22 +32,26 @@ def handover_sentence(h: Handover) -> str:
     entered = sorted(h.data.get("t", {}).items(), key=lambda item: float(item[1]))
     times = ", ".join(f"{state} +{at - h.created_at:.1f} s" for state, at in entered)
     end = f"; gave up: {h.data['abort']}" if "abort" in h.data else ""
-    got = f"; Slurm gave GPUs {idx(h.got)}" if h.got is not None else ""
-    return f"{h.state.value}: replica {h.slot} of {h.service} on GPUs {idx(h.want)} of {h.node} ({times}){got}{end}; {h.why}"
+    got = f"; Slurm gave {words(h.got)}" if h.got is not None else ""
+    return f"{h.state.value}: replica {h.slot} of {h.service} on {words(h.places)} ({times}){got}{end}; {h.why}"
+
+
+def _seats(places: dict[str, int]) -> dict[str, str]:
+    """GPUs by node in Slurm's notation, in its order of the nodes."""
+    return {name: idx(places[name]) for name in in_order(places)}
 
 
 def job_sentence(job: Job, facts: JobFacts) -> str:
     """What Slurm says of a batch job, in words."""
-    place = ", ".join(f"GPUs {idx(mask)} of {node}" for node, mask in sorted((job.gpus or {}).items()))
-    words = f"is {job.state}" + (f" on {place}" if place else "")
+    text = f"is {job.state}" + (f" on {words(job.gpus)}" if job.gpus else "")
     if job.state is JobState.PENDING:
-        words += {
+        text += {
             Held.NO: f" ({job.reason or 'no reason told'})",
             Held.USER: " and held",
             Held.ADMIN: " and held by coloc" if facts.ours else " and held by an administrator",
         }[job.held]
     evicted = f"; evicted {facts.evictions} times" if facts.evictions else ""
-    return words + evicted
+    return text + evicted
 
 
 def service_words(service: ServiceView, view: View) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def service_words(service: ServiceView, view: View) -> dict[str, Any]:
                 "state": str(r.state),
                 "job": r.job,
                 "node": r.node,
-                "gpus": idx(r.gpus),
+                "places": _seats(r.places),
                 "level": r.level,
                 "load": r.load,
             }

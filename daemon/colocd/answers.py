@@ -18,17 +18,12 @@ from colocd.core.accounts import Stay, accounts, as_rows
 from colocd.core.actions import Plan, Release, encode_plan
 from colocd.core.plan import explain
 from colocd.core.reclaim import gpu_count
-<<<<<<< HEAD
 from colocd.core.view import JobFacts, JobState, View, encode_view
-=======
-from colocd.core.view import Held, Job, JobFacts, JobState, ReplicaState, ServiceView, View, encode_view
->>>>>>> 0df5198 (GPUs by node for handovers, replicas, plans and views; one fence, submission and read-back over several nodes)
 from colocd.errors import BadRequest, NotFound, SlurmUnreachable
 from colocd.gpu_use import gpu_use, node_sentences
 from colocd.metrics import Metrics
 from colocd.servicefile import parse_service, spec_to_json
 from colocd.store.port import Store
-from colocd.told import handover_row, handover_sentence, job_sentence, seats
 from colocd.store.records import Decision, ServiceRow
 
 
@@ -264,35 +259,3 @@ def _version() -> str:
         return installed("coloc")
     except PackageNotFoundError:
         return "unknown"
-<<<<<<< HEAD
-=======
-
-
-def _decision(d: Decision) -> dict[str, Any]:
-    return {"at": d.at, "subject": d.subject, "kind": d.kind, "text": d.text}
-
-
-def _service(service: ServiceView, view: View) -> dict[str, Any]:
-    wanted = need(service, view.policy, view.at)
-    return {
-        "name": service.spec.name,
-        "load": service.load.value if service.load is not None else None,
-        "need": wanted.now,
-        "have": len(counted(service)),
-        "ready": sum(r.state is ReplicaState.READY for r in service.replicas),
-        "why": wanted.why,
-        "removed": service.removed,
-        "replicas": [
-            {
-                "slot": r.slot,
-                "state": str(r.state),
-                "job": r.job,
-                "node": r.node,
-                "places": seats(r.places),
-                "level": r.level,
-                "load": r.load,
-            }
-            for r in service.replicas
-        ],
-    }
->>>>>>> 0df5198 (GPUs by node for handovers, replicas, plans and views; one fence, submission and read-back over several nodes)
