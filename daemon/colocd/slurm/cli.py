@@ -95,10 +95,8 @@ class CliSlurm:
 
     def nodes(self, names: Sequence[str]) -> dict[str, Node]:
         """See `SlurmPort.nodes`."""
-        if not names:
-            return {}
         listed = ",".join(plain_name(name, "node") for name in names)
-        text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node", listed)
+        text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node", listed) if names else ""
         strict = releases.doubt(releases.number(self._slurm_version())) is not None
         found = {node.name: node for node in nodes.parse_nodes(text, self._reservations(), strict=strict)}
         if set(names) - found.keys():
