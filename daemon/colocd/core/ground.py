@@ -48,12 +48,10 @@ class Ground:
         index, view = self.index, self.view
         wanted: dict[int, int] = {}
         for handover in view.handovers:
-            for name, want in handover.places.items():
-                if name in index.row:
-                    i = index.row[name]
-                    wanted[i] = wanted.get(i, 0) | want
-                    self.later[i] |= index.free[i]
-                    self._close(i, "has a handover under way")
+            for i, want in ((index.row[n], want) for n, want in handover.places.items() if n in index.row):
+                wanted[i] = wanted.get(i, 0) | want
+                self.later[i] |= index.free[i]
+                self._close(i, "has a handover under way")
         for i in wanted:
             node = index.nodes[i]
             self._reachable[i] = node.up and node.used is not None and not node.reserved

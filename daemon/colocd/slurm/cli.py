@@ -257,14 +257,9 @@ class CliSlurm:
 
     def reserve(self, name: str, nodes: Sequence[str], users: Sequence[str], minutes: int) -> None:
         """See `SlurmPort.reserve`."""
-        words = (
-            f"ReservationName={plain_name(name, 'reservation')}",
-            "Nodes=" + ",".join(plain_name(node, "node") for node in nodes),
-            "Users=" + ",".join(plain_name(user, "user") for user in users),
-            "StartTime=now",
-            f"Duration={max(1, minutes)}",
-            "Flags=ignore_jobs",
-        )
+        words = [f"ReservationName={plain_name(name, 'reservation')}", f"Duration={max(1, minutes)}", "StartTime=now"]
+        words += ["Nodes=" + ",".join(plain_name(node, "node") for node in nodes), "Flags=ignore_jobs"]
+        words.append("Users=" + ",".join(plain_name(user, "user") for user in users))
         self._shell.tell("scontrol", "create", "reservation", *words)
 
     def unreserve(self, name: str) -> None:
