@@ -32,7 +32,7 @@ def test_no_place_is_on_a_failed_gpu(v: View, masks: list[int]) -> None:
     assert encode_plan(result) == encode_plan(plan(hurt))
     for action in result.actions:
         if isinstance(action, Place):
-            assert not action.gpus & failed.get(action.node, 0)
+            assert not any(gpus & failed.get(name, 0) for name, gpus in action.places.items())
         if isinstance(action, Release):
             by_name = {node.name: node for node in hurt.nodes}
             assert all(not by_name[n].failed & ~(by_name[n].used or 0) for n in action.nodes)

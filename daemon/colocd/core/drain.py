@@ -74,23 +74,27 @@ def warmth(replica: Replica) -> float:
 
 
 def frees(replica: Replica, land: Ground) -> int:
-    """GPUs of the largest island that would be wholly free without it; 0: none, or the topology is not known."""
-    row = land.index.row.get(replica.node or "")
-    if row is None or int(land.index.shape[row]) < 0:
-        return 0
-    table = land.index.tables[int(land.index.shape[row])]
-    free = int(land.free_masks[row]) | replica.gpus
-    whole = (i.bit_count() for level in Level for i in table.islands(level) if i & replica.gpus and i & ~free == 0)
-    return max(whole, default=0)
+    """GPUs of the largest island of each of its nodes that would be wholly free without it; 0: none, or nothing is known."""
+    total = 0
+    for name, gpus in replica.places.items():
+        row = land.index.row.get(name)
+        if row is None or int(land.index.shape[row]) < 0:
+            continue
+        table = land.index.tables[int(land.index.shape[row])]
+        free = int(land.free_masks[row]) | gpus
+        whole = (i.bit_count() for level in Level for i in table.islands(level) if i & gpus and i & ~free == 0)
+        total += max(whole, default=0)
+    return total
 
 
 def _gpus(replica: Replica, land: Ground) -> int:
-    row = land.index.row.get(replica.node or "")
-    return 0 if row is None else land.index.nodes[row].gpus
+    rows = (land.index.row[name] for name in replica.places if name in land.index.row)
+    return sum(land.index.nodes[row].gpus for row in rows)
 
 
 def _words(replica: Replica, service: ServiceView, view: View, land: Ground) -> str:
     load = "an unknown load" if replica.load is None else f"a load of {replica.load:.4g}"
     cache = "" if replica.hits is None else f", {replica.hits:.0%} of its prompts come from its cache"
     island = frees(replica, land)
-    return f"{load}{cache}{f', its end frees an island of {island} GPUs' if island > replica.gpus.bit_count() else ''}"
+    mine = sum(gpus.bit_count() for gpus in replica.places.values())
+    return f"{load}{cache}{f', its end frees an island of {island} GPUs' if island > mine else ''}"
