@@ -24,7 +24,7 @@ def drained(found: View) -> list[int]:
 
 
 def on(slot: int, gpus: int, **facts: object) -> Replica:
-    return replica(slot, node="n1", gpus=gpus, **facts)  # type: ignore[arg-type]
+    return replica(slot, node="n1", places={"n1": gpus}, **facts)  # type: ignore[arg-type]
 
 
 def test_the_least_work_in_flight_goes_first() -> None:

@@ -1,4 +1,4 @@
-"""Migration 0003: what was on one node becomes a place of one node; nothing on several is forgotten on the way back."""
+"""Migration 0004: what was on one node becomes a place of one node; nothing on several is forgotten on the way back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from colocd.store import open_store, schema
 from colocd.store.engine import connect, parse
 from colocd.store.records import Handover, HandoverState, Intent, ReplicaRow
 
-OLD = "0002"
+OLD = "0003"
 
 
 @contextmanager
