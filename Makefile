@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast test-crash test-slurm bench bench-slurm bench-paper bench-planner bench-optimum clean
+.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-evictions bench bench-slurm bench-paper bench-planner bench-optimum clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,13 @@ test: lint  ## everything CI runs: lint, then all tests (Slurm and PostgreSQL in
 
 test-fast: setup  ## tests that need neither Slurm nor PostgreSQL
 	@$(PYTEST) $(PARALLEL) -m "not slurm and not service"
+
+test-presets: setup  ## presets with their real libraries, evicted and resumed (about 5 minutes; makes .venv-presets)
+	@tools/presets_env.sh
+	@COLOC_TEST_PRESETS=1 $(PYTEST) tests/presets
+
+test-evictions: setup  ## 200 evictions on a live Slurm, with kill -9 of colocd and jobs that misbehave
+	@COLOC_TEST_EVICTIONS=1 $(PYTEST) -m evictions
 
 test-crash: setup  ## kill -9 of colocd at every write to its store, on a live Slurm (about 6 minutes)
 	@COLOC_TEST_MATRIX=1 $(PYTEST) -m matrix

@@ -20,7 +20,7 @@ sleep "$LASTS"; exit "$TEST"
 @pytest.mark.parametrize(
     ("test", "demo", "slurm", "crash", "budget", "lasts", "code", "said"),
     [
-        (0, 0, 0, 0, 1870, 0, 0, "passed: make test, make demo, make test-slurm, make test-crash"),
+        (0, 0, 0, 0, 1870, 0, 0, "make test-slurm, make test-crash, make test-presets, make test-evictions"),
         (2, 0, 0, 0, 1870, 0, 2, "failed: make test (exit 2)"),
         (0, 1, 0, 0, 1870, 0, 1, "failed: make demo (exit 1)"),
         (0, 0, 4, 0, 1870, 0, 4, "passed: make test, make demo; failed: make test-slurm (exit 4)"),
@@ -69,6 +69,7 @@ def test_ci(
         "tools/setup.sh",
         "tools/slurm_root.sh",
         "tools/pyslurm_build.sh",
+        "tools/presets_env.sh",
         ".ci/run",
         "demo/train_job.sh",
         "bench/slurm_job.sh",
