@@ -21,7 +21,7 @@ ENDED = (JobState.DONE, JobState.FAILED)
 
 
 class Kind(NamedTuple):
-    """A kind of job. `run` is the body of its script, {work} is the program; `redoes`: steps it may do again after each eviction."""
+    """A kind of job. `run` is the body of its script, {work} is the program; `redoes`: steps it may do again an eviction."""
 
     options: str
     words: str = "-N1 --gpus-per-node=2"
