@@ -34,6 +34,7 @@ def test_a_dozen(ordeal: Ordeal) -> None:
 @pytest.mark.evictions
 @pytest.mark.timeout(3000)
 def test_two_hundred(ordeal: Ordeal) -> None:
+    ordeal.steps = 240
     ordeal.suffer(200, list(KINDS), at_once=16)
     facts = ordeal.check()
     report(facts, os.environ.get("COLOC_EVICTIONS_JSON"))

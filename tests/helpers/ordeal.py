@@ -142,14 +142,14 @@ class Ordeal:
                 turn += 1
                 states[JobState.PENDING] += KINDS[self.members[-1].kind].parts
             site.load(VALLEY)
-            site.until(lambda: self.states()[JobState.RUNNING] >= min(5, at_once // 2), "the start of some jobs")
+            site.until(lambda: self.states()[JobState.RUNNING] >= at_once // 2, "the start of some jobs")
             self.wait(self.random.uniform(1.0, 3.0), kill)
             site.load(self.random.choice((25.0, 45.0, 65.0)))
             before = self.evictions()
             if before >= evictions:
                 break
             until = site.clock.monotonic() + self.random.uniform(3.0, 8.0)
-            while self.evictions() < before + 4 and site.clock.monotonic() < until:
+            while self.evictions() < before + at_once // 2 and site.clock.monotonic() < until:
                 self.wait(0.5, kill / 6)
             assert site.clock.monotonic() < limit, f"only {self.evictions()} evictions: {site.tail()}"
         site.load(VALLEY)
