@@ -12,8 +12,10 @@ from coloc_topology.fit import fit_table
 from coloc_topology.shape import Shape, bits, mask_of
 from colocd.core.actions import Place, encode_plan
 from colocd.core.index import PlannerIndex
+from colocd.core.joint import open_keys
 from colocd.core.plan import plan
 from colocd.core.reclaim import ground
+from colocd.core.search import NEVER
 from colocd.core.service import Mode, ServiceSpec
 from colocd.core.together import Want, place_all
 from colocd.core.view import HandoverBrief, Reading, ServiceView, View
@@ -268,3 +270,17 @@ def test_replicas_on_nodes_that_share_jobs_cost_the_least_of_all_ways(v: View, a
         gone = {job.ref for spot in joint.spots[0] for job in spot.victims}
         assert not joint.gave_up
         assert sum(land.costs[ref] for ref in gone) == pytest.approx(best, abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(filled_views(), st.sampled_from([1, 2, 4]), st.integers(1, 3), st.booleans())
+def test_bounds_instead_of_keys_give_the_same_cheapest_nodes(v: View, size: int, enough: int, strict: bool) -> None:
+    mode = Mode.GUARANTEED if strict else Mode.BEST_EFFORT
+    spec = service(gpus_per_replica=size, link_level="NVLINK", mode=mode)
+    exact = open_keys(ground(v), spec)
+    found = open_keys(ground(v), spec, enough)
+    assert (found <= exact).all()
+    cheapest = sorted(exact.tolist())[:enough]
+    assert sorted(found.tolist())[:enough] == cheapest
+    last = cheapest[-1] if enough <= len(cheapest) else NEVER
+    assert ((found <= last) == (exact <= last)).all()

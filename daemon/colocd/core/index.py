@@ -261,11 +261,12 @@ class PlannerIndex:
 
 def popcount(masks: Ints) -> Ints:
     """Number of GPUs in each mask."""
-    out: Ints = _BYTE[np.ascontiguousarray(masks).view(np.uint8)].reshape(*masks.shape, 8).sum(axis=-1)
-    return out
+    out: Ints = _COUNTS[masks & 0xFFFF]
+    more = masks >> 16
+    return out + popcount(more) if more.any() else out
 
 
-_BYTE: Ints = np.array([i.bit_count() for i in range(256)], dtype=np.int64)
+_COUNTS: Ints = np.array([i.bit_count() for i in range(1 << 16)], dtype=np.int64)
 
 
 def _order(job: Job | None) -> tuple[int, int]:

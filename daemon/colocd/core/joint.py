@@ -16,7 +16,7 @@ from colocd.core.search import NEVER, NodeSearch, Request
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Job
 
-MOST_NODES = 1024
+MOST_NODES = 512
 """Nodes looked at for bundles: those where a single replica costs least."""
 MOST_BUNDLES = 32
 """Nodes whose bundles are worked out: those that may save most."""
@@ -51,14 +51,18 @@ def settle(land: Ground, spec: ServiceSpec, spot: "Spot") -> None:
     land.hosts.setdefault(spec.name, set()).add(spot.row)
 
 
-def open_keys(land: Ground, spec: ServiceSpec) -> Ints:
-    """Per node the least key of a replica that starts there now; `NEVER` where none can."""
-    return np.where(land.open & allowed(land, spec), land.found(Request.of(spec)).key, NEVER)
+def open_keys(land: Ground, spec: ServiceSpec, enough: int | None = None) -> Ints:
+    """Per node the least key of a replica that starts there now; `NEVER` where none can.
+
+    `enough`: so many of the cheapest nodes must be exact, the others may be bounds from below; None: all are exact.
+    """
+    members = land.open & allowed(land, spec)
+    return land.keys(Request.of(spec), members, len(members) if enough is None else enough)
 
 
 def pick(land: Ground, spec: ServiceSpec, keys: Ints | None = None) -> Spot | None:
     """Best place for one replica now: least key, users hit least, fewest broken islands, strongest, node name, lowest GPUs."""
-    keys = open_keys(land, spec) if keys is None else keys
+    keys = open_keys(land, spec, 1) if keys is None else keys
     least = int(keys.min(initial=NEVER))
     if least >= NEVER:
         return None
@@ -153,7 +157,7 @@ class Split(NamedTuple):
 
 def _split(land: Ground, spec: ServiceSpec, many: int) -> Split:
     """The cheapest split of `many` replicas over the nodes: exact for nodes that share no jobs."""
-    keys = open_keys(land, spec)
+    keys = open_keys(land, spec, max(many, MOST_NODES))
     singles = np.sort(np.partition(keys, many - 1)[:many] if len(keys) > many else keys)
     singles = singles[singles < NEVER]
     wait = waiting(land, spec) if land.later.any() else Waiting((), ())
@@ -175,7 +179,7 @@ def _bundle_keys(land: Ground, spec: ServiceSpec, keys: Ints, dearest: Sequence[
     request = Request.of(spec)
     limit = np.flatnonzero(keys < min(NEVER, sum(dearest)))
     if len(limit) > MOST_NODES:
-        limit = limit[np.argsort(keys[limit], kind="stable")[:MOST_NODES]]
+        limit = limit[np.argpartition(keys[limit], MOST_NODES - 1)[:MOST_NODES]]
     hopes: list[tuple[int, int]] = []
     for table in np.unique(land.index.shape[limit]).tolist():
         rows = limit[land.index.shape[limit] == table]

@@ -13,7 +13,7 @@ import numpy as np
 from coloc_topology.fit import FitTable, fit_table
 from coloc_topology.shape import Level, Shape
 from coloc_topology.subsets import minimum_over_subsets
-from colocd.core.index import Bools, Ints
+from colocd.core.index import Bools, Ints, popcount
 from colocd.core.service import Mode, ServiceSpec
 from colocd.core.victims import COST_SCALE
 
@@ -58,9 +58,13 @@ class Request(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The best candidate on each node, as far as it was worked out: key of all, the rest where `known`."""
+    """The best candidate on each node, as far as it was worked out: the rest where `known`.
+
+    `key` is the least key where `exact`, elsewhere a bound from below.
+    """
 
     key: Ints
+    exact: Bools
     gpus: Ints
     damage: Ints
     strength: Ints
@@ -135,6 +139,13 @@ class NodeSearch:
         gone = (~reach & self.all).astype(np.uint16)
         keys[(gone[:, None] & self._narrow) != 0] = NEVER
         return keys
+
+    def floor(self, free: Ints, each: Ints, unit: Ints) -> tuple[Ints, Bools]:
+        """Bounds from below of the nodes' least keys; whether they are met. `each`, `unit`: least key of a job, and a GPU."""
+        alone: Ints = self._alone[free & self.all]
+        short = self.count - popcount(free & self.all)
+        bound = np.maximum(each, np.minimum(unit, NEVER // self.table.shape.gpus) * np.maximum(short, 0))
+        return np.minimum(alone, bound), alone <= bound
 
     def least(self, free: Ints, masks: Ints, costs: Ints) -> Ints:
         """The least key of each node."""

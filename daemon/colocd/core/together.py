@@ -85,11 +85,11 @@ def _rows(land: Ground, wants: Sequence[Want], known: Joint) -> tuple[list[int],
     possible: set[int] = set()
     ranked: list[list[int]] = []
     for want in wants:
-        keys = open_keys(land, want.spec)
-        order = np.argsort(keys, kind="stable")
+        keys = open_keys(land, want.spec, MOST_ROWS + 1)
+        order = np.argsort(keys, kind="stable")[: MOST_ROWS + 1]
         order = order[keys[order] < NEVER]
         late = np.flatnonzero((land.later != 0) & allowed(land, want.spec))
-        ranked.append([*late.tolist(), *order[: MOST_ROWS + 1].tolist()])
+        ranked.append([*late.tolist(), *order.tolist()])
         possible.update(ranked[-1])
         # A node that takes no replica now may get room from a job that is evicted elsewhere.
         possible.update(row for row in _beside(land, ranked[-1], MOST_ROWS) if allowed(land, want.spec)[row])
