@@ -1,16 +1,18 @@
 """The planner against the proven optimum (OR-tools CP-SAT) on random clusters: make bench-optimum
 
-    python bench/bench_optimum.py [--instances 40] [--seed 1] [--json FILE]
+    python bench/bench_optimum.py [--instances 40] [--seed 1] [--kinds one,joint] [--json FILE]
 
 one: one replica. joint: several of two services, jobs on one node each. wide: the same, a third of the jobs on two nodes.
 large: eight of each of two services on 100 nodes (a quarter of the instances).
 Ratio: planner's cost / least cost of any plan that can be carried out (one handover a node at a time). `free`: against the
-least cost if any number of handovers could run on a node at once.
+least cost if any number of handovers could run on a node at once. Times: the planner's choice once the view is sorted into arrays
+(median of 3), against CP-SAT's with and without building the model.
 """
 
 import argparse
 import json
 import random
+import statistics
 import sys
 from pathlib import Path
 
@@ -46,9 +48,15 @@ def instance(kind: str, shape: str, seed: int) -> dict[str, float] | None:
         wide=0.33 if kind == "wide" else 0.0, scattered=rng.random() < 0.5,
     )  # fmt: skip
     land = ground(view)
-    began = CLOCK.monotonic()
-    result = place_all(land, [Want(spec, many) for spec, many in wants])
-    mine = CLOCK.monotonic() - began
+    asked = [Want(spec, many) for spec, many in wants]
+    result = place_all(land, asked)  # the tables of a shape are worked out once in a process: not counted
+    taken = []
+    for _ in range(3):
+        land = ground(view)
+        began = CLOCK.monotonic()
+        result = place_all(land, asked)
+        taken.append(CLOCK.monotonic() - began)
+    mine = statistics.median(taken)
     placed = [len(spots) for spots in result.spots]
     if placed != [many for _, many in wants]:
         # How many are served is decided by priority; the cost of the best plan for as many is what counts then.
@@ -66,8 +74,9 @@ def instance(kind: str, shape: str, seed: int) -> dict[str, float] | None:
     assert best is not None, "the planner found a plan, so there is one"
     assert free is not None, "this is the easier question"
     return {
-        "cost": cost, "best": best, "free": free, "replicas": sum(placed), "gave_up": float(result.gave_up),
-        "short": float(sum(placed) < sum(m for _, m in wants)), "speed": theirs / mine,
+        "cost": cost, "best": best.cost, "free": free.cost, "replicas": sum(placed), "gave_up": float(result.gave_up),
+        "short": float(sum(placed) < sum(m for _, m in wants)), "speed": theirs / mine, "solving": best.solving / mine,
+        "ms": mine * 1e3,
     }  # fmt: skip
 
 
@@ -82,14 +91,21 @@ def ratios(rows: list[dict[str, float]], against: str) -> dict[str, float]:
     }  # fmt: skip
 
 
+def marks(rows: list[dict[str, float]], column: str) -> dict[str, float]:
+    """Least, quartiles and largest of a column."""
+    values = np.array([row[column] for row in rows])
+    return {f"p{p}": round(float(np.percentile(values, p)), 2) for p in (0, 25, 50, 75, 100)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=int, default=40, help="of each shape and kind")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", default="one,joint,wide,large", help="which kinds of instances")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     result: dict[str, object] = {"instances_per_shape": options.instances, "shapes": sorted(SHAPES)}
-    for kind in ("one", "joint", "wide", "large"):
+    for kind in options.kinds.split(","):
         tried = [
             instance(kind, shape, options.seed * 1000 + i)
             for shape in sorted(SHAPES)
@@ -97,12 +113,12 @@ def main() -> None:
             for i in range(options.instances if kind != "large" else max(1, options.instances // 4))
         ]
         rows = [row for row in tried if row is not None and row["replicas"]]
-        speeds = np.array([row["speed"] for row in rows])
         result[kind] = {
             "solved": len(rows), "not_proven_in_time": sum(row is None for row in tried),
             "against_executable": ratios(rows, "best"), "against_free": ratios(rows, "free"),
             "gave_up": int(sum(row["gave_up"] for row in rows)),
-            "times_faster": {"median": round(float(np.median(speeds))), "least": round(float(speeds.min()))},
+            "times_faster": marks(rows, "speed"), "times_faster_than_solving_alone": marks(rows, "solving"),
+            "planner_ms": marks(rows, "ms"),
         }  # fmt: skip
     text = json.dumps(result, indent=2) + "\n"
     if options.json:

@@ -3,7 +3,8 @@
     python bench/bench_planner.py [--rounds 200] [--quick] [--json FILE]
 
 choose: where one replica goes, on a warm index. joint: 64 replicas of four services at once. update: bringing the index to
-the next cycle's view, 1 % of the jobs changed. rebuild: the index from nothing. plan: everything, batch jobs included.
+the next cycle's view, 1 % of the jobs changed. rebuild: the index from nothing. plan: everything. fill: plans with waiting batch
+jobs, on a warm index.
 cpu: this process's own time, for machines that others use, too.
 """
 
@@ -23,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.clusters import full, later, service
 
 from colocd.clock import SystemClock
+from colocd.core.actions import Release
 from colocd.core.ground import Ground
 from colocd.core.index import PlannerIndex
 from colocd.core.joint import pick
 from colocd.core.plan import plan
 from colocd.core.together import Want, place_all
-from colocd.core.view import View, decode_view, encode_view
+from colocd.core.view import Checkpoint, Held, Job, JobState, Reading, View, decode_view, encode_view
 
 CLOCK = SystemClock()
 
@@ -82,7 +84,42 @@ def measure(nodes: int, sizes: tuple[int, ...], shape: str, rounds: int) -> dict
         )
     result["plan_warm"] = times(lambda: plan(view, index), 5)
     result["plan_cold"] = times(lambda: plan(view), 3)
+    result["fill"] = filling(view)
     return result
+
+
+def filling(view: View) -> dict[str, object]:
+    """A plan whose batch jobs wait: so many of 12 kinds, on a cluster that is full and on one where a tenth is free."""
+    found: dict[str, object] = {}
+    for name, gone in (("full", 0), ("a_tenth_free", 10)):
+        jobs = tuple(j for i, j in enumerate(view.jobs) if not gone or i % gone)
+        used = dict.fromkeys((n.name for n in view.nodes), 0)
+        for job in jobs:
+            for node, mask in (job.gpus or {}).items():
+                used[node] |= mask
+        nodes = tuple(msgspec.structs.replace(n, used=used[n.name]) for n in view.nodes)
+        services = tuple(
+            msgspec.structs.replace(s, spec=msgspec.structs.replace(s.spec, min_replicas=0), load=Reading(0.0, view.at))
+            for s in view.services
+        )
+        for waiting in (100, 1000, 5000):
+            held = tuple(queued(10**7 + i, view.at) for i in range(waiting))
+            now = msgspec.structs.replace(view, jobs=jobs + held, nodes=nodes, services=services)
+            index = PlannerIndex()
+            started = sum(isinstance(a, Release) for a in plan(now, index).actions)
+            found[f"{name}_{waiting}"] = {**times(lambda now=now, index=index: plan(now, index), 5), "started": started}  # type: ignore[misc]
+    return found
+
+
+def queued(number: int, at: float) -> Job:
+    """A held batch job."""
+    gpus, nodes = (1, 2, 4, 8)[number % 4], 2 if number % 40 == 0 else 1
+    mark = Checkpoint(signal="USR1", interval=(None, 600.0, 1800.0)[number % 3], cost=30.0)
+    return Job(
+        ref=str(number), user=f"u{number % 50}", name="waits", partition="batch", state=JobState.PENDING, gpus_per_node=gpus,
+        gpus_requested=gpus * nodes, nodes_requested=nodes, cpus_requested=gpus * nodes, submitted=at - 100, held=Held.USER,
+        checkpoint=mark,
+    )  # fmt: skip
 
 
 def main() -> None:

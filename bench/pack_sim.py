@@ -6,12 +6,11 @@ how long a handover takes. The GPUs within a node are given by the virtual clust
 
 import math
 import random
-from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
-from coloc_topology.shape import Shape, bits
+from coloc_topology.shape import Shape
 from colocd.core.actions import Drain, Place, Release
 from colocd.core.index import PlannerIndex
 from colocd.core.plan import plan
@@ -154,13 +153,12 @@ class Sim:
             jobs=tuple(self.jobs.values()), facts=dict(self.facts), services=tuple(services),
         )  # fmt: skip
 
-    def run(self, days: float, warm: float, between: Callable[["Sim"], None] = lambda _: None) -> Outcome:
+    def run(self, days: float, warm: float) -> Outcome:
         """So many days; what happens in the first `warm` days is not counted."""
         reclaims = starts = victims = taken = asked = short = steps = 0
         lost = used = 0.0
         while self.at < START + days * DAY:
             self.submit()
-            between(self)
             counts = self.at >= START + warm * DAY
             done = plan(self.view(), self.index)
             for action in done.actions:
@@ -256,8 +254,3 @@ class Sim:
                     mark = msgspec.structs.replace(job.checkpoint, saved=job.started + saves * every)
                     if mark != job.checkpoint:
                         self.jobs[ref] = msgspec.structs.replace(job, checkpoint=mark)
-
-
-def islands_of(shape: Shape) -> tuple[int, ...]:
-    """GPU masks of the sockets of a shape, for pictures."""
-    return tuple(s.gpus for s in sockets_of(shape, CPUS) if bits(s.gpus))
