@@ -16,7 +16,7 @@ from colocd.core.search import NEVER, NodeSearch, Request
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Job
 
-MOST_NODES = 512
+MOST_NODES = 1024
 """Nodes looked at for bundles: those where a single replica costs least."""
 MOST_BUNDLES = 32
 """Nodes whose bundles are worked out: those that may save most."""
