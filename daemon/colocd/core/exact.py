@@ -54,27 +54,33 @@ class ExactSolver:
         self.specs = [spec for spec, _ in wants]
         self.many: Vector = tuple(many for _, many in wants)
         self._allowed = [allowed(land, spec) for spec in self.specs]
-        self._mixes: dict[tuple[int, int], frozenset[Vector]] = {}
+        self._by_row: dict[int, tuple[NodeSearch | None, ...]] = {}
+        self._mixes: dict[tuple[tuple[NodeSearch | None, ...], int], frozenset[Vector]] = {}
         self._profiles: dict[tuple[int, tuple[Shared, ...]], Profile] = {}
 
-    def _searches(self, row: int) -> list[NodeSearch | None]:
+    def _searches(self, row: int) -> tuple[NodeSearch | None, ...]:
         """The search per service on this node; None: the service may not run there."""
-        return [
-            self.land.search(row, Request.of(spec)) if members[row] else None
-            for spec, members in zip(self.specs, self._allowed, strict=True)
-        ]
+        found = self._by_row.get(row)
+        if found is None:
+            found = self._by_row[row] = tuple(
+                self.land.search(row, Request.of(spec)) if members[row] else None
+                for spec, members in zip(self.specs, self._allowed, strict=True)
+            )
+        return found
 
     def fits(self, row: int, room: int) -> frozenset[Vector]:
         """All numbers of replicas per service that sit side by side in `room`."""
-        key = (row, room)
-        found = self._mixes.get(key)
+        return self._fits(self._searches(row), room)
+
+    def _fits(self, searches: tuple[NodeSearch | None, ...], room: int) -> frozenset[Vector]:
+        found = self._mixes.get((searches, room))
         if found is None:
             vectors = {(0,) * len(self.specs)}
-            for at, search in enumerate(self._searches(row)):
+            for at, search in enumerate(searches):
                 if search is not None and search.packs(room):
                     for gpus in search.good_in(room):
-                        vectors |= {v for rest in self.fits(row, room & ~gpus) if (v := self.one_more(rest, at))}
-            found = self._mixes[key] = frozenset(vectors)
+                        vectors |= {v for rest in self._fits(searches, room & ~gpus) if (v := self.one_more(rest, at))}
+            found = self._mixes[searches, room] = frozenset(vectors)
         return found
 
     def one_more(self, vector: Vector, at: int) -> Vector:

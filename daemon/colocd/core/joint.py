@@ -112,7 +112,8 @@ def _search(land: Ground, row: int, spec: ServiceSpec) -> NodeSearch:
 
 def place(land: Ground, spec: ServiceSpec, many: int) -> list[Spot]:
     """Places for up to `many` replicas, those that start now first; what they take is struck from `land`."""
-    split = _split(land, spec, many)
+    # One replica that may not wait for anything has nothing to be split.
+    split = _split(land, spec, many) if many > 1 or land.later.any() else Split({}, {})
     now: list[Spot] = []
     later: list[Spot] = []
     for row, bundle in sorted(split.bundles.items(), key=lambda item: int(land.index.name_rank[item[0]])):
