@@ -66,7 +66,7 @@ bench: setup  ## measurements (bench/) that are quick
 bench-slurm: setup  ## coloc against Slurm's own preemption, 100 reclaims an arm (over an hour)
 	@$(BENCH) bench/bench_slurm.py
 
-bench-paper: setup  ## FlexTopo's experiment with coloc added (bench-paper.json); about half an hour
+bench-paper: setup  ## FlexTopo's experiment with coloc added (bench-paper.json); about five minutes
 	@$(BENCH) bench/bench_paper.py --json bench-paper.json
 
 bench-planner: setup  ## times of the planner on up to 12,500 nodes (bench-planner.json)

@@ -196,8 +196,8 @@ def summary(rows: list[dict[str, list[float]]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--sweep-seeds", type=int, default=3)
-    parser.add_argument("--preemptions", type=int, default=5000)
+    parser.add_argument("--sweep-seeds", type=int, default=4)
+    parser.add_argument("--preemptions", type=int, default=500, help="of each seed and arm; a fifth of it in the sweep")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     result: dict[str, object] = {"seeds": options.seeds, "preemptions": options.preemptions}
