@@ -67,6 +67,7 @@ class PlannerIndex:
         self.users: dict[str, int] = {}
         self.known: dict[str, Job] = {}
         self._vacant: list[int] = []
+        self._evicted: set[str] = set()
         self._holders: list[list[int]] = []
         self._grow_jobs(_SPARE)
 
@@ -194,11 +195,13 @@ class PlannerIndex:
             for ref in known.keys() - {job.ref for job in view.jobs}:
                 del known[ref]
                 self._drop_job(ref, changed)
-        for ref, row in self.job_row.items():
-            facts = view.facts.get(ref, NO_FACTS)
+        evicted = {ref for ref, facts in view.facts.items() if facts.evictions}
+        for ref in (evicted | self._evicted) & self.job_row.keys():
+            row, facts = self.job_row[ref], view.facts.get(ref, NO_FACTS)
             if self.evictions[row] != facts.evictions:
                 self.evictions[row] = facts.evictions
                 self.dear[row] = dearness(known[ref], facts, view)
+        self._evicted = evicted
 
     def _drop_job(self, ref: str, changed: set[int]) -> None:
         row = self.job_row.pop(ref, None)

@@ -11,6 +11,9 @@ import numpy as np
 from colocd.core.index import Bools, Ints, PlannerIndex, popcount
 from colocd.core.search import NEVER, Found, NodeSearch, Request, node_search
 
+FEW = 1024
+"""Nodes that are looked at closely before it is quicker to look at all of them."""
+
 
 class NodeKeys:
     """The keys over the nodes of an index. `_masks` and `_costs`: GPUs and keys of the evictable jobs, a row a node."""
@@ -48,7 +51,7 @@ class NodeKeys:
             keys: Ints = np.where(members, found.key, NEVER)
             stale = members & ~found.exact
             # Where the bounds are far below the keys, it is quicker to look at all nodes at once than at a few again and again.
-            if enough < len(keys) and looked <= 2 * enough:
+            if enough < len(keys) and looked <= max(2 * enough, FEW):
                 last = keys.min() if enough == 1 else np.partition(keys, enough - 1)[enough - 1]
                 stale &= keys <= last
             rows = np.flatnonzero(stale)
