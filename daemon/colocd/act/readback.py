@@ -6,7 +6,7 @@ from typing import NamedTuple
 from coloc_topology.shape import Level
 from colocd.act import placing
 from colocd.act.tools import Tools
-from colocd.core.index import domain_of
+from colocd.core.places import domain_of
 from colocd.core.seats import gpus_words, words
 from colocd.core.service import Closeness, Mode, ServiceSpec
 from colocd.core.view import Job, Node

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coloc_topology.fit import FitTable, fit_table
+from colocd.core.places import domain_of, shut
 from colocd.core.policy import Policy
 from colocd.core.queueing import level_of
 from colocd.core.service import Closeness
@@ -278,27 +279,3 @@ def _order(job: Job | None) -> tuple[int, int]:
 
 def _mask(job: Job | None, node: str) -> int:
     return 0 if job is None or not job.gpus else job.gpus[node]
-
-
-def domain_of(node: Node, closeness: Closeness) -> str | None:
-    """The node's domain; None: not known, so nothing can be promised of it."""
-    match closeness:
-        case Closeness.NVLINK:
-            return node.nvlink_domain
-        case Closeness.LEAF:
-            return node.leaf
-        case Closeness.BLOCK:
-            return node.block
-        case Closeness.ANY:
-            return "the cluster"
-
-
-def shut(node: Node) -> str | None:
-    """Why a node takes no replica now, whoever asks; None: it does."""
-    if not node.up:
-        return f"is {node.state or 'not up'}"
-    if node.used is None:
-        return "its used GPUs could not be read"
-    if node.reserved:
-        return "is reserved by somebody else"
-    return "has a handover under way" if node.fence is not None else None
