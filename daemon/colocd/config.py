@@ -9,6 +9,7 @@ import msgspec
 
 from coloc_topology.errors import TopologyError
 from coloc_topology.hostlist import expand
+from colocd.config_forecast import FORECAST_RULES, ForecastConfig
 from colocd.config_telemetry import TELEMETRY_RULES, TelemetryConfig
 from colocd.core.policy import Policy
 from colocd.errors import BadConfig
@@ -101,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     topology: TopologyConfig = TopologyConfig()
     cycle: CycleConfig = CycleConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    forecast: ForecastConfig = ForecastConfig()
     policy: Policy = Policy()
     api: ApiConfig = ApiConfig()
 
@@ -148,6 +150,7 @@ RULES: dict[str, Rule] = {
     "cycle.wake_file": Rule(check=absolute_path),
     **TELEMETRY_RULES,
     **POLICY_RULES,
+    **FORECAST_RULES,
     "api.socket": Rule(check=socket_path),
     "api.admin_socket": Rule(check=socket_path),
     "api.group": Rule(check=one_line),

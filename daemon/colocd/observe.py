@@ -9,7 +9,6 @@ from colocd.act.adoption import KEPT
 from colocd.act.tools import OVERRIDE, RETRY
 from colocd.clock import Clock
 from colocd.config import Config
-from colocd.core.forecast import foresee
 from colocd.core.need import need
 from colocd.core.seats import in_order
 from colocd.core.service import Measure, ServiceSpec
@@ -25,6 +24,7 @@ from colocd.core.view import (
 )
 from colocd.core.wishes import served
 from colocd.errors import BadFile
+from colocd.forecasters import Forecasters
 from colocd.gpus.board import GpuBoard
 from colocd.learning import Learner
 from colocd.memory import Memory
@@ -72,6 +72,7 @@ class Observer:
         self._traces = Traces(store)
         self._recent = Recent(store)
         self._learner = Learner(store)
+        self._forecasters = Forecasters(self._traces, clock)
         self._low_since: dict[str, float] = {}
         self._site = SiteWatch(slurm, clock)
         self._shapes: tuple[tuple[tuple[str, int], ...], LoadedShapes] | None = None
@@ -118,9 +119,8 @@ class Observer:
         self._learner.watch(specs, loads, now)
         shared = sum(n.gpus for n in cluster.nodes if n.up and set(n.partitions) & set(config.policy.batch_partitions))
         memory = self._memory.look(cluster.jobs, handovers, config.policy, shared, now)
-        services = tuple(
-            self._service(specs[r.name], r, replicas, loads[r.name], config, now) for r in rows if r.name in specs
-        )
+        self._forecasters.begin(specs)
+        services = tuple(self._service(specs, r, replicas, loads[r.name], config, now) for r in rows if r.name in specs)
         nodes = tuple(
             msgspec.structs.replace(n, shape=loaded.nodes.get(n.name), unfit=gpus.unfit.get(n.name, ()))
             for n in cluster.nodes
@@ -177,20 +177,21 @@ class Observer:
 
     def _service(
         self,
-        spec: ServiceSpec,
+        specs: Mapping[str, ServiceSpec],
         row: ServiceRow,
         replicas: Sequence[Replica],
         load: ServiceLoad,
         config: Config,
         now: float,
     ) -> ServiceView:
-        reading = load.reading
+        spec, reading = specs[row.name], load.reading
         fresh = reading if reading is not None and now - reading.at <= config.policy.stale_after else None
+        measured = None if fresh is None else Reading(fresh.value, fresh.at)
         view = ServiceView(
             spec=spec,
             replicas=tuple(_with_readings(r, load) for r in replicas if r.service == spec.name),
-            load=None if fresh is None else Reading(fresh.value, fresh.at),
-            forecast=foresee(self._traces.of(spec.name), fresh, now, spec.season),
+            load=measured,
+            forecast=self._forecasters.forecast(spec, specs, config.forecast, measured, now),
             retry_at=_number(self._store.setting(f"{RETRY}{spec.name}")),
             removed=row.removed,
             recent=self._recent.highest(spec.name, now, config.policy.scale_down_after),

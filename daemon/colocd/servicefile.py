@@ -134,6 +134,7 @@ RULES: dict[str, Rule] = {
     "closeness": Rule(),
     "spread": Rule(),
     "beside": _matches(_NAME, "the name of a service"),
+    "like": _matches(_NAME, "the name of a service"),
     "sbatch_options": Rule(),
     "sbatch_options[]": Rule(check=option_reason),
 }

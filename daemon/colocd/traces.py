@@ -14,6 +14,11 @@ LONGEST = 600.0
 """Seconds of the longest mean, whatever the season."""
 
 
+def width_of(season: float) -> float:
+    """Seconds of one mean of a service with this season."""
+    return min(LONGEST, season / BUCKETS)
+
+
 class Trace:
     """One service's history in buckets of `width` seconds; a bucket in which nothing could be read is a hole (None)."""
 
@@ -51,7 +56,7 @@ class Traces:
 
     def add(self, service: str, season: float, at: float, value: float | None) -> None:
         """Append a reading (None: a hole); a service seen for the first time is read from the store."""
-        width = min(LONGEST, season / BUCKETS)
+        width = width_of(season)
         keep = at - SEASONS_KEPT * season
         trace = self._traces.get(service)
         if trace is None or trace.width != width:

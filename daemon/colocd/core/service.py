@@ -117,6 +117,8 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """No two replicas of the service on one node."""
     beside: str | None = None
     """A service (decode, for the prefill one) whose replicas must be near: one NVLink domain if it fits, else one leaf."""
+    like: str | None = None
+    """A service whose load has the same shape: its history, scaled, stands in until this one has seven days of its own."""
 
     @property
     def level(self) -> Level:

@@ -173,6 +173,21 @@ class Quantiles(msgspec.Struct, frozen=True):
     values: dict[str, float]
 
 
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """How well a service's load was foreseen `ahead` seconds before it came, lately."""
+
+    ahead: float
+    wape: float
+    """Mean absolute error ÷ mean load."""
+    persistence: float
+    """The same for the last value told again."""
+    covered95: float
+    """Share at or below the 0.95 quantile."""
+    seen: int
+    used: str
+    """The forecaster with the most weight; `seen`: values that came true so far."""
+
+
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """Foreseen load of a service. `trust` 0..1, None: not known yet. `basis` says in words what it rests on.
 
@@ -183,6 +198,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     step: float
     trust: float | None
     basis: str
+    records: tuple[Record, ...] = ()
+    """Own error lately, a horizon each."""
 
 
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):

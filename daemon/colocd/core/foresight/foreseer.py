@@ -54,6 +54,8 @@ class Foreseer:
         self.usual = np.zeros((3, h))
         """Usual error lately: of what was told, of the mixture, of persistence."""
         self.heard = np.zeros(h)
+        self.errors = np.zeros((h, m))
+        """Usual error lately of each forecaster in the race."""
         self.covered = np.full((q, h), np.nan)
         """Share of what came true lately at or below each quantile."""
         self.weight = np.zeros(h)
@@ -127,6 +129,9 @@ class Foreseer:
         errors = np.abs(np.stack([middle, mixed, said[..., PERSISTENCE]]) - truth)
         self._follow(errors, truth, told, known)
         floor = 1e-6 * size.max(axis=0)
+        share = 1 / np.maximum(self.heard, 1) + 1 - self._memory
+        off = np.where(known[..., None], np.abs(said - truth[..., None]) - self.errors, 0.0).mean(axis=0)
+        self.errors += np.minimum(1.0, share * known.sum(axis=0))[:, None] * off
         regret = np.sign(mixed - truth)[..., None] * (mixed[..., None] - said)
         self.race.learn(regret / np.maximum(3 * self.usual[1], floor)[None, :, None], known, self._memory)
         self._regress.learn(self._rows.at(o, h), self._bases.at(o, h), truth, size, known)

@@ -13,7 +13,7 @@ SCALES = 6
 """Constant, in proportion to the foreseen load, to its root, to recent errors, to those at this bin of the hour, of the day."""
 WINDOW = 8
 """Seasons of errors kept."""
-GAIN, GAIN_PHASE = 0.08, 0.15
+GAIN, GAIN_PHASE = 0.08, 0.1
 """How fast a margin follows its coverage, per bin: in all, and at each bin of the hour (hourly jobs hit the same one)."""
 LIMIT = 1.0
 """Margins are stretched or shrunk by at most e to this."""
