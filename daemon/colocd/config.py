@@ -40,12 +40,14 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class SlurmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How Slurm is reached."""
 
-    adapter: Literal["auto", "cli"] = "auto"
-    """`cli`: Slurm's client commands. `auto`: the best one that works here."""
+    adapter: Literal["auto", "cli", "pyslurm"] = "auto"
+    """`cli`: Slurm's client commands. `pyslurm`: the library of that name. `auto`: pyslurm where one that matches is there."""
     conf: str | None = None
     """Path of slurm.conf. Not set: Slurm's own default."""
     bin_dir: str | None = None
     """Folder of Slurm's commands. Not set: found on PATH."""
+    pyslurm_python: str | None = None
+    """The Python that has pyslurm. Not set: colocd's own."""
     timeout: float = 10.0
     """Longest wait for one call to Slurm."""
     calls_per_minute: int = 600
@@ -139,6 +141,7 @@ RULES: dict[str, Rule] = {
     "slurm.adapter": Rule(),
     "slurm.conf": Rule(check=absolute_path),
     "slurm.bin_dir": Rule(check=absolute_path),
+    "slurm.pyslurm_python": Rule(check=absolute_path),
     "slurm.timeout": duration(high=600.0),
     "slurm.calls_per_minute": Rule(low=30, high=100_000),
     "topology.gres_conf": Rule(check=absolute_path),

@@ -14,7 +14,7 @@ from colocd.core.comment import SIGNALS
 from colocd.core.view import Held, Job, JobState, Node
 from colocd.errors import SlurmRefused, SlurmUnknown
 from colocd.slurm import details, nodes, rows, setup, submission
-from colocd.slurm.port import Cluster, JobUpdate, Reservation, Site, Submission
+from colocd.slurm.port import Cluster, JobUpdate, Partition, Reservation, Site, Submission
 from colocd.slurm.shell import Shell
 from colocd.slurm.words import REF, job_list, plain_name
 
@@ -50,12 +50,11 @@ class CliSlurm:
         version = self._slurm_version()
         doubt = releases.doubt(releases.number(version))
         reservations = self._reservations()
-        partitions = nodes.parse_partitions(self._shell.ask("scontrol", "-a", "-o", "show", "partition"))
+        partitions = self._partitions()
         for _ in range(2):  # a job that starts between the commands makes them disagree; a second look settles it
             table = self._rows()
             masks = self._masks(table)
-            text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node")
-            found = nodes.parse_nodes(text, reservations, strict=doubt is not None)
+            found = self._nodes(table, reservations, strict=doubt is not None)
             used = {node.name: node.used for node in found}
             wrong = details.doubtful({row.job.ref: (row.nodes, masks[row.job.ref]) for row in table}, used)
             if not wrong:
@@ -170,6 +169,15 @@ class CliSlurm:
 
     def _reservations(self) -> tuple[tuple[Reservation, bool], ...]:
         return nodes.parse_reservations(self._shell.ask("scontrol", "-a", "-o", "show", "reservation"))
+
+    def _partitions(self) -> tuple[Partition, ...]:
+        return nodes.parse_partitions(self._shell.ask("scontrol", "-a", "-o", "show", "partition"))
+
+    def _nodes(
+        self, table: Sequence[rows.Row], reservations: Sequence[tuple[Reservation, bool]], *, strict: bool
+    ) -> tuple[Node, ...]:
+        text = self._shell.ask("scontrol", "-a", "-d", "-o", "show", "node")
+        return nodes.parse_nodes(text, reservations, strict=strict)
 
     def _slurm_version(self) -> str:
         now = self._clock.monotonic()

@@ -48,6 +48,13 @@ def parse_nodes(
     text: str, reservations: Sequence[tuple[Reservation, bool]], *, strict: bool = False
 ) -> tuple[Node, ...]:
     """The nodes of `scontrol -d -o show node`; `reservations` with whether they are active now; `strict`: see `is_up`."""
+    fences, taken = covered(reservations)
+    lines = [line for line in text.splitlines() if line.startswith("NodeName=")]
+    return tuple(_node(line, fences, taken, strict) for line in lines)
+
+
+def covered(reservations: Sequence[tuple[Reservation, bool]]) -> tuple[dict[str, str], set[str]]:
+    """Nodes under coloc's fences, with the fence, and nodes under other reservations, of those that are active now."""
     fences: dict[str, str] = {}
     taken: set[str] = set()
     for reservation, active in reservations:
@@ -57,8 +64,7 @@ def parse_nodes(
             fences.update(dict.fromkeys(reservation.nodes, reservation.name))
         else:
             taken.update(reservation.nodes)
-    lines = [line for line in text.splitlines() if line.startswith("NodeName=")]
-    return tuple(_node(line, fences, taken, strict) for line in lines)
+    return fences, taken
 
 
 def _node(line: str, fences: dict[str, str], taken: set[str], strict: bool) -> Node:

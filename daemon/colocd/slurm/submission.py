@@ -69,7 +69,7 @@ def arguments(job: Submission, env_fd: int) -> list[str]:
     if not _names(job.options, "output"):
         argv.append(f"--output={job.output or '/dev/null'}")
     argv.append("--requeue" if job.requeue else "--no-requeue")
-    who = _account(job.user)
+    who = account(job.user)
     if not _names(job.options, "chdir"):
         argv.append(f"--chdir={job.workdir or (who.pw_dir if who else '/')}")
     if job.gpus:
@@ -110,7 +110,7 @@ def script(job: Submission) -> bytes:
 
 def environment(job: Submission) -> bytes:
     """The job's whole environment for `--export-file`: who it runs as, a plain PATH, and what the submission adds."""
-    who = _account(job.user) or pwd.getpwuid(os.getuid())
+    who = account(job.user) or pwd.getpwuid(os.getuid())
     base: Mapping[str, str] = {
         "PATH": PATH,
         "HOME": who.pw_dir,
@@ -128,7 +128,7 @@ def environment(job: Submission) -> bytes:
     return b"".join(f"{name}={value}\0".encode() for name, value in merged.items())
 
 
-def _account(user: str | None) -> pwd.struct_passwd | None:
+def account(user: str | None) -> pwd.struct_passwd | None:
     """The user to submit as; None: nobody else but the caller. Raises `SlurmRefused` where that is not possible."""
     if user is None:
         return None

@@ -130,6 +130,11 @@ def _enter(directory: Path, spec: Spec) -> None:
         # A PATH of its own: the caller's begins with these wrappers.
         wrapper.write_text(f'#!/bin/sh\nexec chroot {shlex.quote(root)} /usr/bin/env PATH={PATH} {name} "$@"\n')
         wrapper.chmod(0o755)
+    # a Python of that system for slurm.pyslurm_python; the program it is given is not visible in there
+    python = directory / "bin" / "python-pyslurm"
+    copy, env = shlex.quote(f"{spec.base}/helper.py"), f"PATH={PATH} PYTHONPATH=/opt/pyslurm"
+    python.write_text(f'#!/bin/sh\ncp "$1" {copy}\nexec chroot {shlex.quote(root)} /usr/bin/env {env} python3 {copy}\n')
+    python.chmod(0o755)
 
 
 def _leave(root: str, base: str) -> None:

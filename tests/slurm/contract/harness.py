@@ -1,8 +1,11 @@
 """What the contract tests need beyond the port: programs, waiting, other people's doings. One harness a back-end."""
 
+import atexit
+import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,8 +19,9 @@ from colocd.errors import SlurmRefused
 from colocd.sim.clock import VirtualClock
 from colocd.sim.program import ENDLESS, Program
 from colocd.sim.slurm import VirtualSlurm
-from colocd.slurm.cli import CliSlurm
+from colocd.slurm import open_slurm
 from colocd.slurm.port import SlurmPort, Submission
+from colocd.slurm.pyslurm_adapter import PyslurmSlurm
 from colocd.testcluster import PrivateCluster
 
 T = TypeVar("T")
@@ -144,13 +148,25 @@ def script(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
+def adapter(cluster: PrivateCluster, clock: SystemClock, conf: Path | None = None) -> SlurmPort:
+    """The adapter that COLOC_TEST_ADAPTER names (`cli` or `pyslurm`), on this cluster."""
+    config = SlurmConfig(conf=str(conf or cluster.conf), bin_dir=cluster.bin_dir, adapter="cli")
+    if os.environ.get("COLOC_TEST_ADAPTER") != "pyslurm":
+        return open_slurm(config, clock)
+    python = f"{cluster.bin_dir}/python-pyslurm" if cluster.spec.root is not None else None
+    slurm = open_slurm(msgspec.structs.replace(config, adapter="pyslurm", pyslurm_python=python), clock)
+    assert isinstance(slurm, PyslurmSlurm)
+    atexit.register(slurm.close)
+    return slurm
+
+
 class Live:
     """See `Backend`; on a real Slurm through its client commands."""
 
     def __init__(self, cluster: PrivateCluster) -> None:
         self._cluster = cluster
         self._clock = SystemClock()
-        self.slurm = CliSlurm(SlurmConfig(conf=str(cluster.conf), bin_dir=cluster.bin_dir), self._clock)
+        self.slurm = adapter(cluster, self._clock)
 
     def prepare(self, program: Program, job: Submission) -> Submission:
         environment = {"SLURM_CONF": str(self._cluster.conf)}
@@ -188,7 +204,7 @@ class Live:
         text = self._cluster.conf.read_text()
         deaf = self._cluster.conf.with_name("deaf.conf")
         deaf.write_text(text.replace("munge.sock", "no-munge.sock"))
-        return CliSlurm(SlurmConfig(conf=str(deaf), bin_dir=self._cluster.bin_dir), self._clock)
+        return adapter(self._cluster, self._clock, deaf)
 
 
 class Harness:

@@ -1,0 +1,1 @@
+"""The program that calls pyslurm, in a process of its own."""
