@@ -190,7 +190,7 @@ def _partitions(site: Site, cluster: Cluster, config: Config) -> Iterator[Findin
 
 
 def _preempts(site: Site) -> str:
-    return site.settings.get("PreemptType", "preempt/none").removeprefix("preempt/")
+    return (site.settings.get("PreemptType") or "preempt/none").removeprefix("preempt/")  # empty on 26.05
 
 
 def _preemption(site: Site, cluster: Cluster, config: Config) -> Iterator[Finding]:

@@ -46,7 +46,7 @@ R24_11 = Release(
     number=(24, 11),
     since=(24, 5),
     inverted_links=True,
-    forgets_hold=False,
+    forgets_hold=True,
     no_cgroups="CgroupPlugin=disabled",
     default_priority="priority/multifactor",
     changed=(
@@ -69,6 +69,7 @@ R26_05 = Release(
     no_cgroups="CgroupPlugin=disabled",
     default_priority="priority/multifactor",
     changed=(
+        ("scontrol update Nice=", "keeps the hold of a held job"),
         ("show job", "SLUID=, SubmitLine=, LicensesAlloc=, Exclusive= are new"),
         ("show node", "ReservationName= and SuspendTime= are new"),
         ("show partition", "Exclusive= replaces ExclusiveUser= and ExclusiveTopo="),

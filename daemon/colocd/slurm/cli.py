@@ -253,7 +253,7 @@ class CliSlurm:
             self._renice(ref, change.nice)
 
     def _renice(self, ref: str, nice: int) -> None:
-        """Set the nice value. On 22.05 that releases a held job, so a held one gets a begin time until it is held again."""
+        """Set the nice value. Where that releases a held job, a held one gets a begin time until it is held again."""
         forgets = releases.habits(releases.number(self._slurm_version())).forgets_hold
         job = self.jobs([ref]).get(ref) if forgets else None
         if job is None or job.held is Held.NO:
