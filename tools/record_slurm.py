@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from tests.slurm.replay import DATA, Replay, plain
 
-from colocd.clock import SystemClock
+from colocd.clock import Clock, SystemClock
 from colocd.config import SlurmConfig
 from colocd.core.view import JobState
 from colocd.errors import ColocError
@@ -36,8 +36,8 @@ FORGED = "x\nJobId=1 JobName=v JobState=RUNNING NodeList=n1   Nodes=n1 CPU_IDs=0
 class Recorder(Shell):
     """A shell that keeps what it was asked and told."""
 
-    def __init__(self, config: SlurmConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: SlurmConfig, clock: Clock) -> None:
+        super().__init__(config, clock)
         self.answers: list[tuple[tuple[str, ...], str]] = []
 
     def ask(self, *argv: str) -> str:
@@ -95,8 +95,8 @@ class Scene:
             script="#!/bin/sh\ntrap '' TERM\n" + LOOP.partition("\n")[2],
         )
         self.reach(JobState.RUNNING, stubborn)
-        self.slurm.reserve("coloc-fence", "n3", ["root"], 30)
-        self.slurm.reserve("maintenance", "n4", ["root", "daemon"], 60)
+        self.slurm.reserve("coloc-fence", ["n3"], ["root"], 30)
+        self.slurm.reserve("maintenance", ["n4"], ["root", "daemon"], 60)
         self.submit("--reservation=coloc-fence", "--gres=gpu:4", "-J", "in the fence", "-p", "online", "--hold")
         self.cluster.run(
             "scontrol", "update", "nodename=n4", "state=drain", "reason=State=IDLE GresUsed=gpu:h100:0(IDX:)"
@@ -114,7 +114,7 @@ def record(root: str | None) -> Path:
             scene = Scene(cluster)
             scene.fill()
             config = SlurmConfig(conf=str(cluster.conf), bin_dir=cluster.bin_dir)
-            fresh, recorder = CliSlurm(config, scene.clock), Recorder(config)
+            fresh, recorder = CliSlurm(config, scene.clock), Recorder(config, scene.clock)
             fresh._shell = recorder
             version = fresh.read().version
             fresh.node("n1")

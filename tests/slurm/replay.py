@@ -31,11 +31,25 @@ class Replay(Shell):
 
     def ask(self, *argv: str) -> str:
         key = tuple(plain(argv))
-        if key not in self.answers:
-            raise SlurmRefused(f"not recorded: {argv}")
         nonce = re.search(r":0[<>]([\w~]+)", " ".join(argv))
-        text: str = self.answers[key]
+        if key in self.answers:
+            text = self.answers[key]
+        elif nonce is not None:
+            text = self._other_columns(key)
+        else:
+            raise SlurmRefused(f"not recorded: {argv}")
         return text.replace("NONCE", nonce[1]) if nonce else text
+
+    def _other_columns(self, key: tuple[str, ...]) -> str:
+        """squeue's answer with the columns that are asked for now; one that was not recorded is told as N/A."""
+        recorded = next((k for k in self.answers if k[:-1] == key[:-1]), None)
+        if recorded is None:
+            raise SlurmRefused(f"not recorded: {key}")
+        old, new = ([word.partition(":")[0] for word in k[-1].split(",")] for k in (recorded, key))
+        rows = [
+            dict(zip(old, body.split("<NONCE"), strict=True)) for body in self.answers[recorded].split(">NONCE\n")[:-1]
+        ]
+        return "".join("<NONCE".join(row.get(name, "N/A") for name in new) + ">NONCE\n" for row in rows)
 
     def slurm(self) -> CliSlurm:
         """An adapter that reads these answers."""

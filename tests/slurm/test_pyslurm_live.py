@@ -59,7 +59,7 @@ def test_it_reads_what_the_commands_read(live: Live, slurm: PyslurmSlurm) -> Non
     live.start("--array=0-5%2", "--gpus=1", "--hold", "--comment=[coloc v=1 signal=USR1 to=batch interval=300]")
     live.start("--hold", "-J", "None", "--comment=None", "--gpus-per-node=h100:2", "-N2", "-c3", "-w", "n1,n2")
     live.start("--hold", "-J", 'ünï | {"x": 1}\n\'', ":")
-    live.slurm.reserve("coloc-x", "n3", ["root", "daemon"], 30)
+    live.slurm.reserve("coloc-x", ["n3"], ["root", "daemon"], 30)
     same(slurm.read(), live.slurm.read())
     same(slurm.read(), live.slurm.read())
     assert slurm.jobs(running) == live.slurm.jobs(running)

@@ -10,7 +10,7 @@ from tests.slurm.replay import DATA, Replay
 from coloc_topology import releases
 from coloc_topology.releases import R22_05, R24_11, R26_05, TESTED
 from colocd.core.view import Held, Job, JobState
-from colocd.slurm import nodes
+from colocd.slurm import nodes, rows
 from colocd.slurm.port import Cluster
 
 FOLDERS = [pytest.param(DATA / release.name, id=release.name) for release in TESTED]
@@ -87,6 +87,13 @@ def test_documented_defaults(folder: Path) -> None:
     records = answers["scontrol", "-a", "-d", "-o", "show", "job"]
     assert ("AllocTRES=" in records) == (release is not R22_05)
     assert ("SLUID=" in records) == (release is R26_05)
+
+
+def test_columns_that_were_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a new column of squeue's does not ask for three Slurms at once."""
+    monkeypatch.setattr(rows, "FIELDS", ("JobID", "Licenses", *(f for f in rows.FIELDS if f != "JobID")))
+    found = Replay(DATA / "26.05").slurm().read()
+    assert {job.ref for job in found.jobs} >= {"1", "7_1", "7_3"}
 
 
 def test_nothing_of_the_recording_machine() -> None:

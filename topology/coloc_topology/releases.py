@@ -15,15 +15,14 @@ Number = tuple[int, int]
 class Release(NamedTuple):
     """The habits of a release, `number`, and of those before it from `since` on.
 
-    `inverted_links`: `--gres` takes the worst-linked GPUs where gres.conf has `Links=`. `forgets_hold`: a new nice value
-    releases a held job. `no_cgroups`: how cgroup.conf does without cgroups. `default_priority`: PriorityType where slurm.conf
-    names none. `changed`: what else changed against the release before, as far as coloc could care: (where, what).
+    `inverted_links`: `--gres` takes the worst-linked GPUs where gres.conf has `Links=`. `no_cgroups`: how cgroup.conf does
+    without cgroups. `default_priority`: PriorityType where slurm.conf names none. `changed`: what else changed against the
+    release before, as far as coloc could care: (where, what).
     """
 
     number: Number
     since: Number
     inverted_links: bool
-    forgets_hold: bool
     no_cgroups: str
     default_priority: str
     changed: tuple[tuple[str, str], ...] = ()
@@ -38,7 +37,6 @@ R22_05 = Release(
     number=(22, 5),
     since=(22, 5),
     inverted_links=False,
-    forgets_hold=True,
     no_cgroups="CgroupAutomount=no",
     default_priority="priority/basic",
 )
@@ -46,7 +44,6 @@ R24_11 = Release(
     number=(24, 11),
     since=(24, 5),
     inverted_links=True,
-    forgets_hold=True,
     no_cgroups="CgroupPlugin=disabled",
     default_priority="priority/multifactor",
     changed=(
@@ -65,11 +62,9 @@ R26_05 = Release(
     number=(26, 5),
     since=(26, 5),
     inverted_links=True,
-    forgets_hold=False,
     no_cgroups="CgroupPlugin=disabled",
     default_priority="priority/multifactor",
     changed=(
-        ("scontrol update Nice=", "keeps the hold of a held job"),
         ("show job", "SLUID=, SubmitLine=, LicensesAlloc=, Exclusive= are new"),
         ("show node", "ReservationName= and SuspendTime= are new"),
         ("show partition", "Exclusive= replaces ExclusiveUser= and ExclusiveTopo="),

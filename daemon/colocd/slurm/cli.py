@@ -26,8 +26,7 @@ ALL_COSTS = 200
 """Reading one job's record costs about as much as this many of the records that come with those of all jobs."""
 VERSION_KEPT = 600.0
 _MISSING = re.compile(r"Invalid job id|Invalid job array id")
-_Start = tuple[str, float, int, tuple[str, ...]]
-_UNREAD: tuple[_Start | None, details.Masks] = (("", 0.0, 0, ()), {})
+_UNREAD: tuple[rows.Start | None, details.Masks] = (("", 0.0, 0, ()), {})
 _TARGETS = {"batch": ("--batch",), "steps": (), "all": ("--full",)}
 
 
@@ -41,7 +40,7 @@ class CliSlurm:
         self._clock = clock
         self._version: tuple[str, float] | None = None
         self._table = rows.Table()
-        self._held: dict[str, tuple[_Start, details.Masks]] = {}
+        self._held: dict[str, tuple[rows.Start, details.Masks]] = {}
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -136,7 +135,7 @@ class CliSlurm:
             if row.job.state not in rows.HOLDING:
                 continue
             start, read = self._held.get(row.job.ref, _UNREAD)
-            if start == _start(row):
+            if start == rows.start_of(row):
                 result[row.job.ref] = read
             else:
                 holding.append(row)
@@ -157,7 +156,7 @@ class CliSlurm:
         self._held = {
             row.job.ref: (start, mine)
             for row in table
-            if (start := _start(row)) is not None and (mine := masks[row.job.ref]) is not None
+            if (start := rows.start_of(row)) is not None and (mine := masks[row.job.ref]) is not None
         }
 
     def _record(self, row: rows.Row) -> str:
@@ -253,9 +252,8 @@ class CliSlurm:
             self._renice(ref, change.nice)
 
     def _renice(self, ref: str, nice: int) -> None:
-        """Set the nice value. Where that releases a held job, a held one gets a begin time until it is held again."""
-        forgets = releases.habits(releases.number(self._slurm_version())).forgets_hold
-        job = self.jobs([ref]).get(ref) if forgets else None
+        """Set the nice value. With priority/basic that releases a held job: it gets a begin time until it is held again."""
+        job = self.jobs([ref]).get(ref)
         if job is None or job.held is Held.NO:
             self._update(ref, f"Nice={nice}")
             return
@@ -284,14 +282,6 @@ class CliSlurm:
 
     def _update(self, ref: str, *words: str) -> None:
         self._shell.tell("scontrol", "update", f"JobId={job_list([ref])}", *words)
-
-
-def _start(row: rows.Row) -> _Start | None:
-    """What names one start of a job that runs; None: it does not run, or its start is not known."""
-    job = row.job
-    if job.state is not JobState.RUNNING or job.started is None:
-        return None
-    return (row.id, job.started, job.restarts, row.nodes)
 
 
 def _masks_in(record: str, row: rows.Row) -> details.Masks | None:

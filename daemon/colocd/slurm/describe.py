@@ -56,7 +56,7 @@ def describe(job: Submission) -> tuple[dict[str, Any], dict[str, str]] | None:
 
 
 def changes(change: JobUpdate) -> dict[str, Any] | None:
-    """The fields to change; None: pyslurm cannot empty a field, and a nice value that it sets releases a held job (26.05)."""
+    """The fields to change; None: pyslurm cannot empty a field, and the commands see to what nice does to a hold."""
     if change.nodes == () or change.reservation == "" or change.comment == "" or change.nice is not None:
         return None
     words: dict[str, Any] = {}

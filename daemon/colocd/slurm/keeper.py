@@ -14,6 +14,7 @@ from coloc_topology import releases
 from colocd.clock import Clock
 from colocd.config import SlurmConfig
 from colocd.errors import ColocError, SlurmRefused, SlurmUnknown, SlurmUnreachable
+from colocd.slurm.governor import Governor
 from colocd.slurm.link import START, Answer, Link, Lost
 from colocd.slurm.shell import MAYBE_SENT, NOT_SENT, failure
 
@@ -29,9 +30,12 @@ class Keeper:
     `slurm` gives Slurm's version. `strict`: where pyslurm does not match it, nothing is read at all.
     """
 
-    def __init__(self, config: SlurmConfig, clock: Clock, slurm: Callable[[], str], *, strict: bool) -> None:
+    def __init__(
+        self, config: SlurmConfig, clock: Clock, slurm: Callable[[], str], governor: Governor, *, strict: bool
+    ) -> None:
         self._clock = clock
         self._slurm = slurm
+        self._governor = governor
         self._strict = strict
         self._timeout = config.timeout
         self.link = Link(config.pyslurm_python or sys.executable, _environment(config), clock)
@@ -56,11 +60,16 @@ class Keeper:
         with self._alone:
             if not self._usable():
                 return None
+            if not changing:
+                self._governor.wait()
+            begun = self._clock.monotonic()
             try:
                 answer = self.link.call(request, self._timeout)
             except Lost as lost:
                 self._after(lost, changing=changing)
                 return None
+            finally:
+                self._governor.made(f"pyslurm {request['call']}", self._clock.monotonic() - begun)
         if answer.error:
             raise _error(answer, changing=changing)
         return answer

@@ -37,7 +37,7 @@ class PyslurmSlurm(CliSlurm):
 
     def __init__(self, config: SlurmConfig, clock: Clock, *, strict: bool = False) -> None:
         super().__init__(config, clock)
-        self.keeper = Keeper(config, clock, self._slurm_version, strict=strict)
+        self.keeper = Keeper(config, clock, self._slurm_version, self._shell.governor, strict=strict)
         self._requests: dict[str, tuple[float, raw.Request]] = {}
         self._known: dict[raw.RawJob, tuple[raw.Request, tuple[rows.Row, ...]]] = {}
         self._used: dict[str, tuple[object, int | None]] = {}

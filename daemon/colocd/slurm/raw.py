@@ -45,6 +45,7 @@ class RawJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     required: str | None
     reservation: str | None
     comment: str | None
+    qos: str | None
     zero: bool
     gpus: int
 
@@ -145,6 +146,7 @@ def rows_of(raw: RawJob, request: Request) -> tuple[Row, ...]:
         required_nodes=values.names(raw.required or ""),
         reservation=values.word(raw.reservation or ""),
         comment=comment,
+        qos=values.word(raw.qos or ""),
         checkpoint=parse_comment(comment),
         request=parse_request(comment),
     )

@@ -61,6 +61,18 @@ class Row(msgspec.Struct, frozen=True):
     job: Job
 
 
+Start = tuple[str, float, int, tuple[str, ...]]
+"""What names one start of a job: its plain id, when it started, its restarts, its nodes."""
+
+
+def start_of(row: Row) -> Start | None:
+    """What names this start of a job that runs; None: it does not run, or its start is not known."""
+    job = row.job
+    if job.state is not JobState.RUNNING or job.started is None:
+        return None
+    return (row.id, job.started, job.restarts, row.nodes)
+
+
 def form(nonce: str) -> str:
     """The `-O` argument: the fields with `<nonce` behind each, and `>nonce` behind the last.
 

@@ -57,6 +57,7 @@ class Job:
         self.requeue_count, self.submit_time, self.start_time, self.end_time = 0, 1000, 1001, 1601
         self.time_limit, self.num_nodes, self.cpus, self.ntasks = 10, 1, 2, 1
         self.allocated_nodes, self.required_nodes, self.reservation, self.comment = "n1", None, None, None
+        self.qos = "normal"
         self.gres_per_node = {"gres/gpu:h100": 2}
         if ref == 18:
             self.state, self.array_id, self.array_tasks_waiting, self.priority = "PENDING", 18, "1-3,7%2", 0

@@ -7,9 +7,12 @@ Calls on several jobs go on after a refusal, and stop when Slurm cannot be reach
 standard error.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import json
+import operator
 import os
 import signal
 import struct
@@ -30,8 +33,11 @@ JOB = (
         "state_reason",
     ),
     *("partition", "requeue_count", "submit_time", "start_time", "end_time", "time_limit", "num_nodes"),
-    *("cpus", "ntasks", "allocated_nodes", "required_nodes", "reservation", "comment"),
+    *("cpus", "ntasks", "allocated_nodes", "required_nodes", "reservation", "comment", "qos"),
 )
+_UID, _USER = JOB.index("user_id"), JOB.index("user_name")
+# user_id in the place of user_name, too
+_FIELDS = operator.attrgetter(*("user_id" if field == "user_name" else field for field in JOB))
 NODE = ("name", "address", "state", "configured_gres", "partitions", "effective_cpus", "allocated_cpus")
 PARTITION = ("name", "state", "priority_tier", "nodes", "preempt_mode", "oversubscribe", "allow_root_jobs")
 RESERVATION = ("name", "nodes", "users", "start_time", "end_time", "is_active")
@@ -80,6 +86,7 @@ class Calls:
 
     def __init__(self, slurm: Any) -> None:
         self.slurm = slurm
+        self._users: dict[Any, Any] = {}
         self._errno: Any = getattr(ctypes.CDLL(None), "__errno_location", None)  # the GNU C library has it
         if self._errno is not None:
             self._errno.restype = ctypes.POINTER(ctypes.c_int)
@@ -109,8 +116,17 @@ class Calls:
         return found
 
     def _job(self, job: Any) -> list[Any]:
+        try:
+            values = list(_FIELDS(job))
+        except UnicodeDecodeError:
+            values = [value_of(job, field) for field in JOB]
+        # the user's name is looked up once and not for each job
+        uid = values[_UID]
+        if uid not in self._users:
+            self._users[uid] = value_of(job, "user_name")
+        values[_USER] = self._users[uid]
         # of the priority, which Slurm raises all the time, only whether it is 0: then the job is held
-        return [*(value_of(job, field) for field in JOB), job.priority == 0, gpus_per_node(job)]
+        return [*values, job.priority == 0, gpus_per_node(job)]
 
     def nodes(self) -> list[Any]:
         """All nodes."""
