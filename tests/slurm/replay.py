@@ -27,13 +27,13 @@ class Replay(Shell):
         super().__init__(SlurmConfig(), SystemClock())
         self.folder = folder
         recorded = json.loads((folder / "answers.json").read_text())
-        self.answers = {tuple(answer["argv"]): answer["out"] for answer in recorded}
+        self.answers: dict[tuple[str, ...], str] = {tuple(answer["argv"]): answer["out"] for answer in recorded}
 
     def ask(self, *argv: str) -> str:
         key = tuple(plain(argv))
         nonce = re.search(r":0[<>]([\w~]+)", " ".join(argv))
         if key in self.answers:
-            text = self.answers[key]
+            text: str = self.answers[key]
         elif nonce is not None:
             text = self._other_columns(key)
         else:

@@ -11,13 +11,11 @@ import pytest
 
 from colocd.clock import Clock, SystemClock
 from colocd.config import SlurmConfig
-from colocd.core.view import Held, JobState
+from colocd.core.view import Held
 from colocd.errors import SlurmRefused, SlurmUnknown, SlurmUnreachable
 from colocd.sim.clock import VirtualClock
-from colocd.slurm import open_slurm, raw
+from colocd.slurm import open_slurm, pyslurm_adapter
 from colocd.slurm.cli import CliSlurm
-from colocd.slurm.describe import changes, describe
-from colocd.slurm.keeper import built_for
 from colocd.slurm.link import Link, Lost
 from colocd.slurm.port import JobUpdate, Submission
 from colocd.slurm.pyslurm_adapter import PyslurmSlurm
@@ -112,6 +110,17 @@ def test_a_reading(make: Make, tmp_path: Path) -> None:
     assert any("show node" in line for line in asked(tmp_path))
     assert slurm.read() == found
     assert asked(tmp_path) == [], "nothing changed, so no command is run"
+
+
+def test_many_jobs_are_read_by_squeue(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by pyslurm again when there are few (the stand-in for squeue knows of none)."""
+    monkeypatch.setattr(pyslurm_adapter, "SMALL", 2)
+    slurm = make()
+    assert len(slurm.read().jobs) == 6
+    asked(tmp_path)
+    assert slurm.read().jobs == ()
+    assert any(line.startswith("squeue") for line in asked(tmp_path))
+    assert len(slurm.read().jobs) == 6
 
 
 @pytest.mark.parametrize(
@@ -248,53 +257,3 @@ def test_a_python_that_is_not_there(tmp_path: Path) -> None:
         link.call({"call": "hello"}, 5.0)
     assert not caught.value.sent
     assert link.pid is None
-
-
-@pytest.mark.parametrize(
-    ("version", "release"), [("25.11.2", (25, 11)), ("25.11.2+slurm26.5", (26, 5)), ("24.11.0", (24, 11)), ("x", None)]
-)
-def test_built_for(version: str, release: tuple[int, int] | None) -> None:
-    assert built_for(version) == release
-
-
-@pytest.mark.parametrize(
-    ("text", "tasks"), [("1-3,7%2", (1, 2, 3, 7)), ("0", (0,)), ("0-10:5", (0, 5, 10)), ("...", ()), ("1-99999999", ())]
-)
-def test_tasks(text: str, tasks: tuple[int, ...]) -> None:
-    assert raw.tasks_in(text) == tasks
-
-
-def test_submissions() -> None:
-    job = Submission(name="x", script="#!/bin/sh\n#SBATCH --uid=0\n", partition="batch", gpus=2, gpu_type="h100")
-    told = describe(
-        msgspec.structs.replace(job, nodes=("n1", "n2"), time_limit=61.0, held=True, environment={"A": "b=c"})
-    )
-    assert told is not None
-    words, environment = told
-    assert words["gres_per_node"] == {"gpu:h100": 2}
-    assert (words["nodes"], words["ntasks"], words["time_limit"], words["priority"]) == (2, 2, 2, 0)
-    assert "##SBATCH --uid=0" in words["script"]
-    assert environment["A"] == "b=c"
-    assert describe(msgspec.structs.replace(job, options=("--mem=1",))) is None
-    for bad in (
-        {"name": "x\0y"},
-        {"script": "true"},
-        {"partition": "a b"},
-        {"user": "no-such-user"},
-        {"nodes": ("a;b",)},
-    ):
-        with pytest.raises(SlurmRefused):
-            describe(msgspec.structs.replace(job, **bad))
-    assert changes(JobUpdate(comment="x", requeue=False, nodes=("n1",))) == {
-        "comment": "x",
-        "is_requeueable": False,
-        "required_nodes": ["n1"],
-    }
-    assert changes(JobUpdate(nodes=())) is None
-    assert changes(JobUpdate()) == {}
-
-
-def test_states() -> None:
-    fields = [1, None, None, None, "a", "u", 0, "PENDING", "None", "p", 0, 5, None, None, 525600, 2, 1, 1]
-    (row,) = raw.rows_of(msgspec.convert([*fields, *[None] * 5, True, 0], raw.RawJob), raw.Request(0, 0))
-    assert (row.job.state, row.job.held, row.job.time_limit, row.job.ref) == (JobState.PENDING, Held.ADMIN, None, "1")

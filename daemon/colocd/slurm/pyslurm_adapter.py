@@ -25,6 +25,8 @@ REQUEST_KEPT = 600.0
 """Requests that only squeue tells are asked for again after this many seconds: their owner may have changed them."""
 MANY = 200
 """More jobs or nodes than this are asked for with all others instead of by name."""
+SMALL = 1000
+"""More jobs than this are read by squeue: it reads only what changed again, pyslurm makes an object of each job every time."""
 _STEPS = {"batch": "batch", "steps": "children", "all": "all"}
 _NO_GPUS = raw.Request(0, 0)
 
@@ -40,6 +42,7 @@ class PyslurmSlurm(CliSlurm):
         self.keeper = Keeper(config, clock, self._slurm_version, self._shell.governor, strict=strict)
         self._requests: dict[str, tuple[float, raw.Request]] = {}
         self._known: dict[raw.RawJob, tuple[raw.Request, tuple[rows.Row, ...]]] = {}
+        self._many = 0
         self._used: dict[str, tuple[object, int | None]] = {}
 
     def close(self) -> None:
@@ -56,8 +59,10 @@ class PyslurmSlurm(CliSlurm):
 
     def _rows(self, *options: str) -> tuple[rows.Row, ...]:
         refs = options[1].split(",") if options else []
-        if any("_" in ref for ref in refs):
-            return super()._rows(*options)
+        if any("_" in ref for ref in refs) or (not refs and self._many > SMALL):
+            table = super()._rows(*options)
+            self._many = self._many if refs else len(table)
+            return table
         call: dict[str, Any] = {"call": "jobs", "ids": [int(ref) for ref in refs]} if refs else {"call": "all_jobs"}
         found = self.keeper.ask(call, list[raw.RawJob])
         if found is None:
@@ -69,7 +74,7 @@ class PyslurmSlurm(CliSlurm):
             old = self._known.get(job)
             known[job] = old if old is not None and old[0] == request else (request, raw.rows_of(job, request))
         if not refs:
-            self._known = known
+            self._known, self._many = known, len(found)
         return tuple(row for _, made in known.values() for row in made)
 
     def _requests_of(self, found: Sequence[raw.RawJob]) -> dict[str, raw.Request]:
