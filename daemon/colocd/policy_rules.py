@@ -63,5 +63,6 @@ POLICY_RULES: dict[str, Rule] = {
     "policy.classes[].qos": Rule(),
     "policy.classes[].qos[]": Rule(check=one_line),
     "policy.classes[].open": Rule(),
+    "policy.classes[].grace": duration(zero=True),
 }
 """By dotted key, as in `colocd.config.RULES`."""

@@ -6,8 +6,10 @@ import msgspec
 import pytest
 from tests.helpers.rig import SERVICE, Rig
 
+from colocd.act.victims import grace_of
+from colocd.core.policy import JobClass, Policy
 from colocd.core.service import Mode
-from colocd.core.view import Held, JobState
+from colocd.core.view import Checkpoint, Held, JobState
 from colocd.errors import SlurmUnreachable
 from colocd.sim.program import Program
 from colocd.slurm.port import JobUpdate
@@ -68,6 +70,20 @@ def test_silent_victim_is_requeued_after_its_grace(rig: Rig) -> None:
     assert "grace-expired" in h.data["t"]
     assert h.data["t"]["grace-expired"] - h.data["told_at"] >= 30.0
     assert sum(c.name == "signal" for c in rig.slurm.calls) == 2  # told, and reminded once
+
+
+def test_the_grace_is_the_jobs_the_classs_and_the_sites(rig: Rig) -> None:
+    rig.tools.policy = Policy(grace=60.0, classes=(JobClass(name="short", partitions=("batch",), grace=5.0),))
+    job = msgspec.structs.replace(rig.job(rig.batch("a", 1)), state=JobState.RUNNING)
+    for asks, partition, grace in (
+        (None, "batch", 5.0),
+        (2.0, "batch", 2.0),
+        (30.0, "other", 30.0),
+        (None, "other", 60.0),
+    ):
+        one = msgspec.structs.replace(job, partition=partition, checkpoint=Checkpoint(signal="USR1", grace=asks))
+        assert grace_of(rig.tools, {"1": one}) == grace
+    assert grace_of(rig.tools, {"1": msgspec.structs.replace(job, checkpoint=Checkpoint())}) == 0.0
 
 
 def test_lost_signal_is_repeated(rig: Rig) -> None:

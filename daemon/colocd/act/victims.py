@@ -5,6 +5,7 @@ from functools import partial
 import msgspec
 
 from colocd.act.tools import Tools
+from colocd.core.queueing import class_of
 from colocd.core.view import Held, Job, JobState
 from colocd.store.records import BatchJob, Handover, Outcome
 
@@ -59,13 +60,13 @@ def tell_victims(tools: Tools, h: Handover, jobs: dict[str, Job], again: bool = 
 
 
 def grace_of(tools: Tools, jobs: dict[str, Job]) -> float:
-    """Seconds the slowest victim gets: what it asks for, at most the site's grace; 0 when none takes a signal."""
-    limit = tools.policy.grace
-    wanted = [
-        min(limit, job.checkpoint.grace if job.checkpoint.grace is not None else limit)
-        for job in jobs.values()
-        if job.checkpoint is not None and job.checkpoint.signal is not None and holding(job)
-    ]
+    """Seconds the slowest victim gets: what it asks for, at most its class's and the site's grace; 0: none takes a signal."""
+    wanted = []
+    for job in jobs.values():
+        facts, kind = job.checkpoint, class_of(job, tools.policy)
+        if facts is not None and facts.signal is not None and holding(job):
+            limits = (tools.policy.grace, facts.grace, kind.grace if kind is not None else None)
+            wanted.append(min(limit for limit in limits if limit is not None))
     return max(wanted, default=0.0)
 
 

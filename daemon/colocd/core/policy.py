@@ -25,6 +25,8 @@ class JobClass(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs with these QOS are in the class."""
     open: bool = False
     """Users may put their jobs into it themselves, with `--coloc-class`. Meant for levels below 0."""
+    grace: float | None = None
+    """Longest time its jobs get to checkpoint, if shorter than `policy.grace`: so each partition can have its own."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
