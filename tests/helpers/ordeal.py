@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tests.helpers.live import LiveSite
 from tests.helpers.live_presets import tools
 
-from colocd.core.view import JobState
+from colocd.core.view import Job, JobState
 from colocd.testcluster import PrivateCluster
 
 PROGRAM = Path(__file__).parent / "ordeal_job.py"
@@ -74,6 +74,7 @@ class Ordeal:
         self.site = LiveSite(cluster, policy=policy, service={"max_replicas": 7})
         self.random, self.steps = random.Random(seed), steps
         self.members: list[Member] = []
+        self.ended: dict[str, Job] = {}  # Slurm forgets them after a while
         self.kills = 0
         self.number = 0
 
@@ -104,8 +105,10 @@ class Ordeal:
 
     def states(self) -> Counter[JobState]:
         """How many jobs are in which state."""
-        jobs = self.site.slurm.jobs([m.ref for m in self.members])
-        return Counter(jobs[m.ref].state for m in self.members)
+        left = [m.ref for m in self.members if m.ref not in self.ended]
+        jobs = self.site.slurm.jobs(left)
+        self.ended |= {ref: job for ref, job in jobs.items() if job.state in ENDED}
+        return Counter({**jobs, **self.ended}[m.ref].state for m in self.members)
 
     def evictions(self) -> int:
         """As coloc counted them."""
@@ -143,8 +146,8 @@ class Ordeal:
                 states[JobState.PENDING] += KINDS[self.members[-1].kind].parts
             site.load(VALLEY)
             site.until(lambda: self.states()[JobState.RUNNING] >= at_once // 2, "the start of some jobs")
-            self.wait(self.random.uniform(1.0, 3.0), kill)
-            site.load(self.random.choice((25.0, 45.0, 65.0)))
+            self.wait(self.random.uniform(0.5, 2.0), kill)
+            site.load(self.random.choice((35.0, 65.0)))
             before = self.evictions()
             if before >= evictions:
                 break
@@ -164,13 +167,12 @@ class Ordeal:
     def check(self) -> dict[str, object]:
         """Every job did all of its work, none twice at a time, none more than its kind may redo. Returns what there was."""
         site = self.site
-        jobs = site.slurm.jobs([m.ref for m in self.members])
         redone: Counter[str] = Counter()
         ended: Counter[str] = Counter()
         for member in self.members:
             kind = KINDS[member.kind]
             log = "\n".join(p.read_text(errors="replace")[-1500:] for p in sorted(site.jobs.glob(f"log-{member.ref}*")))
-            assert jobs[member.ref].state is JobState.DONE, (member, jobs[member.ref], log)
+            assert self.ended[member.ref].state is JobState.DONE, (member, self.ended[member.ref], log)
             for folder in [member.folder, *member.folder.parent.glob(f"{member.folder.name}-[hr]*")]:
                 assert not (folder / "violations").exists(), (folder / "violations").read_text()
                 half = folder.name.endswith("-half")
