@@ -54,6 +54,10 @@ class Client:
         """See `Backend.explain`; raises `NotFound` for a subject coloc does not know."""
         return self._object(self._read.ask("GET", f"/v1/explain/{quote(subject, safe=':')}"))
 
+    def valleys(self, hours: int = 24) -> dict[str, Any]:
+        """See `Backend.valleys`."""
+        return self._object(self._read.ask("GET", "/v1/valleys", params={"hours": str(hours)}))
+
     def history(self, limit: int = 50) -> list[dict[str, Any]]:
         """The `limit` newest decisions and handovers, newest first."""
         return self._list(self._read.ask("GET", "/v1/history", params={"limit": str(limit)}))

@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "What coloc would do now, and why.",
     "explain": "Why a job, service or handover is where it is.",
     "forecast": "A service's foreseen load; backtest on a recorded one.",
+    "valleys": "GPUs that no service will need, by time and island.",
     "history": "The newest decisions and handovers.",
     "report": "GPU-hours that batch jobs used, saved and lost.",
     "reclaim": "Let a service's next reclaim ignore the budgets.",

@@ -25,6 +25,7 @@ from colocd.metrics import Metrics
 from colocd.servicefile import parse_service, spec_to_json
 from colocd.store.port import Store
 from colocd.store.records import Decision, ServiceRow
+from colocd.valley_answers import Valleys
 
 
 class Answers:
@@ -37,6 +38,7 @@ class Answers:
         self.config = config
         self.trouble: str | None = None
         self.gpu_use_of: Callable[[str], str | None] = lambda _: None
+        self._valleys = Valleys()
         self.private = False
         """Whether the site hides people's jobs from each other."""
         self._last: tuple[View, Plan] | None = None
@@ -126,6 +128,10 @@ class Answers:
         if view is not None and any(n.name == text for n in view.nodes):
             return f"node:{text}"
         return f"service:{text}"
+
+    def valleys(self, hours: int) -> dict[str, Any]:
+        """See `Backend.valleys`."""
+        return self._valleys.of(self._view(), hours)
 
     def history(self, limit: int) -> list[dict[str, Any]]:
         """See `Backend.history`."""

@@ -121,6 +121,20 @@ class FakeBackend:
             ],
         }
 
+    def valleys(self, hours: int) -> dict[str, Any]:
+        self._note("valleys", hours)
+        slots = [{"at": AT + n * 1800, "free": 12 if n < 4 else 0, "needs": {"chat": 3}} for n in range(2 * hours)]
+        valley = {"node": "n1", "island": "0-3", "gpus": "0-3", "count": 4, "start": AT, "end": AT + 7200}
+        return {
+            "at": AT,
+            "step": 1800.0,
+            "quantile": 0.9,
+            "gpus": 32,
+            "blind": ["embed"],
+            "slots": slots,
+            "valleys": [valley, {**valley, "node": "n2", "count": 8}],
+        }
+
     def history(self, limit: int) -> list[dict[str, Any]]:
         self._note("history", limit)
         return [

@@ -185,3 +185,16 @@ def test_unpark_takes_a_job_id(coloc: Coloc) -> None:
     wrong = coloc("unpark", "17; id")
     assert wrong.code == 64
     assert "no job id" in wrong.err
+
+
+def test_valleys(coloc: Coloc, backend: FakeBackend) -> None:
+    out = coloc("valleys", "--hours", "4").out
+    assert "at q0.9, of 32" in out
+    assert "too little is known of embed" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[-1] for row in rows if "░" in "".join(row)] == ["12", "12", "0", "0"]
+    assert ["n1", "0-3", "44.."] in rows
+    assert ["n2", "0-3", "88.."] in rows
+    assert "n1" not in coloc("valleys", "--node", "n2").out
+    assert coloc("valleys", "--json").json == json.loads(json.dumps(backend.valleys(24)))
+    assert coloc("valleys", "--hours", "25").code == 64

@@ -25,6 +25,10 @@ class Backend(Protocol):
         """`subject` is a job ref, `service:NAME`, `handover:N`, or a bare service name: `{subject, now, decisions[…]}`."""
         ...
 
+    def valleys(self, hours: int) -> dict[str, Any]:
+        """GPUs that no service needs in the next hours: `at, step, quantile, gpus, blind[…], slots[…], valleys[…]`."""
+        ...
+
     def history(self, limit: int) -> list[dict[str, Any]]:
         """Newest decisions and handovers."""
         ...

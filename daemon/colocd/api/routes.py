@@ -47,6 +47,7 @@ def build_app(backend: Backend, *, admin: bool, pool: Executor) -> Starlette:
         ("/v1/view", api.view),
         ("/v1/plan", api.plan),
         ("/v1/explain/{subject:path}", api.explain),
+        ("/v1/valleys", api.valleys),
         ("/v1/history", api.history),
         ("/v1/queue", api.queue),
         ("/v1/report", api.report),
@@ -125,6 +126,12 @@ class _Api:
 
     async def explain(self, request: Request) -> Response:
         return await self._json(self._backend.explain, request.path_params["subject"])
+
+    async def valleys(self, request: Request) -> Response:
+        text = request.query_params.get("hours", "24")
+        if text not in {str(n) for n in range(1, 25)}:
+            raise BadRequest(f"hours is {text[:20]!r}; it must be a number from 1 to 24")
+        return await self._json(self._backend.valleys, int(text))
 
     async def history(self, request: Request) -> Response:
         text = request.query_params.get("limit", "50")

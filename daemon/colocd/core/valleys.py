@@ -31,7 +31,7 @@ def kept_back(view: View, ground: Ground, until: float, placed: Mapping[str, int
         nth = 0
         # A replica that is short now and fits nowhere keeps the largest part of an island that is free: it grows.
         for size in range(spec.gpus_per_replica, 0, -1):
-            for row, gpus in _best_free(spec, size, ground, free, members) if nth < left else ():
+            for row, gpus in best_free(spec, size, ground, free, members) if nth < left else ():
                 free[row] &= ~gpus
                 kept[row] |= gpus
                 nth += 1
@@ -42,7 +42,7 @@ def kept_back(view: View, ground: Ground, until: float, placed: Mapping[str, int
     return kept
 
 
-def _best_free(spec: ServiceSpec, count: int, ground: Ground, free: Ints, members: Bools) -> Iterator[tuple[int, int]]:
+def best_free(spec: ServiceSpec, count: int, ground: Ground, free: Ints, members: Bools) -> Iterator[tuple[int, int]]:
     """Node rows and masks of the best `count` free GPUs for one replica after the other, fullest nodes first.
 
     Nodes with equal free GPUs are ranked once for all. The caller strikes what it takes from `free` before it goes on.
