@@ -49,7 +49,7 @@ def test_batch_jobs_of_colocs_stand_on_usable_gpus_and_others_do_not() -> None:
 
 
 def test_replicas_keep_their_place() -> None:
-    held = tuple(replica(n, node="n2", gpus=mask, job=str(50 + n)) for n, mask in ((0, 0b11), (1, 0b1100)))
+    held = tuple(replica(n, node="n2", places={"n2": mask}, job=str(50 + n)) for n, mask in ((0, 0b11), (1, 0b1100)))
     jobs = tuple(batch(50 + n, {"n2": mask}, checkpoint=None) for n, mask in ((0, 0b11), (1, 0b1100)))
     found = tide(day(15.0, 15.0, jobs=jobs, replicas=held), HOUR, HOUR)
     assert free(found) == [12]

@@ -128,12 +128,12 @@ def _kept(services: Sequence[ServiceView], needs: Sequence[int], land: Ground, u
 
     lacking: list[int] = []
     for service, wanted in zip(services, needs, strict=True):
-        there = sorted((r for r in counted(service)), key=lambda r: (not r.gpus, r.slot))[:wanted]
+        there = sorted((r for r in counted(service)), key=lambda r: (not r.places, r.slot))[:wanted]
         for replica in there:
-            row = land.index.row.get(replica.node or "")
-            if row is not None:
-                take(row, replica.gpus)
-        lacking.append(wanted - sum(bool(r.gpus) for r in there))
+            for name, gpus in replica.places.items():
+                if name in land.index.row:
+                    take(land.index.row[name], gpus)
+        lacking.append(wanted - sum(bool(r.places) for r in there))
     for service, missing in zip(services, lacking, strict=True):
         members: Bools | None = land.index.partitions.get(service.spec.partition)
         left = missing * service.spec.nodes
