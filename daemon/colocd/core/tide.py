@@ -139,11 +139,13 @@ def _kept(services: Sequence[ServiceView], needs: Sequence[int], land: Ground, u
         left = missing * service.spec.nodes
         if members is None or left <= 0:
             continue
-        for row, gpus in best_free(service.spec, service.spec.gpus_per_replica, land, free, members):
-            take(row, gpus)
-            left -= 1
-            if left <= 0:
-                break
+        # As in `kept_back`, one that fits nowhere keeps the largest part of an island: it grows when others end.
+        for size in range(service.spec.gpus_per_replica, 0, -1):
+            for row, gpus in best_free(service.spec, size, land, free, members) if left > 0 else ():
+                take(row, gpus)
+                left -= 1
+                if left <= 0:
+                    break
     return kept
 
 
