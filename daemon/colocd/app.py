@@ -21,7 +21,7 @@ from colocd.core.actions import Plan
 from colocd.core.index import PlannerIndex
 from colocd.core.plan import plan
 from colocd.core.service import ServiceSpec
-from colocd.core.view import ReplicaState, View
+from colocd.core.view import Node, ReplicaState, View
 from colocd.core.wishes import is_wish
 from colocd.core.wishes import subject as subject_of
 from colocd.errors import ColocError, SlurmUnknown, SlurmUnreachable, StoreUnavailable
@@ -58,6 +58,7 @@ class Daemon:
         self._failed: dict[str, int] = {}
         self._specs: dict[str, ServiceSpec] = {}
         self._node_shapes: dict[str, Shape] = {}
+        self._nodes: dict[str, Node] = {}
         self.tools = Tools(
             slurm=slurm,
             store=store,
@@ -67,6 +68,7 @@ class Daemon:
             spec=self._spec,
             shape=self._node_shapes.get,
             failed=lambda node: self._failed.get(node, 0),
+            network=lambda node: self._nodes.get(node),
         )
         self._machine = HandoverMachine(self.tools)
         self._pace = Pace(clock, config.cycle.handover_period)
@@ -136,6 +138,7 @@ class Daemon:
         seen = self._observer.observe(self.config)
         view = seen.view
         self._specs = {s.spec.name: s.spec for s in view.services}
+        self._nodes = {n.name: n for n in view.nodes}
         self._node_shapes.clear()
         self._node_shapes.update({n.name: view.shapes[n.shape] for n in view.nodes if n.shape is not None})
         self._failed = {n.name: n.failed for n in view.nodes if n.unfit}

@@ -19,6 +19,9 @@ class NodeDomains(NamedTuple):
     block: str | None = None
 
 
+NOWHERE = NodeDomains()
+
+
 def load_domains(
     slurm_conf: str, nodes: Iterable[str], nvlink: Mapping[str, str], problems: list[str], show_topo: str | None = None
 ) -> dict[str, NodeDomains]:

@@ -23,11 +23,12 @@ from colocd.core.view import (
     View,
 )
 from colocd.core.wishes import served
-from colocd.errors import BadFile
+from colocd.errors import BadFile, SlurmRefused, SlurmUnknown, SlurmUnreachable
 from colocd.forecasters import Forecasters
 from colocd.gpus.board import GpuBoard
 from colocd.learning import Learner
 from colocd.memory import Memory
+from colocd.network import NOWHERE
 from colocd.servicefile import spec_from_json
 from colocd.shapes import LoadedShapes, load_shapes
 from colocd.site_check import SiteWatch, Weight, blocking
@@ -86,10 +87,19 @@ class Observer:
         """Shapes of the cluster's nodes, read again when the nodes change."""
         key = tuple((n.name, n.gpus) for n in cluster.nodes)
         if self._shapes is None or self._shapes[0] != key:
-            self._shapes = (key, load_shapes(config.topology, key, config.slurm.conf))
+            told, problems = self._network()
+            loaded = load_shapes(config.topology, key, config.slurm.conf, told)
+            self._shapes = (key, loaded._replace(problems=loaded.problems + problems))
             for problem in self._shapes[1].problems:
                 log.warning("%s", problem)
         return self._shapes[1]
+
+    def _network(self) -> tuple[str | None, tuple[str, ...]]:
+        """What Slurm says of switches and blocks, asked with the topology files only: it changes as seldom as these."""
+        try:
+            return self._slurm.topology(), ()
+        except (SlurmRefused, SlurmUnreachable, SlurmUnknown) as error:
+            return None, (f"switches and blocks that only Slurm knows are unknown until the next reload: {error}",)
 
     def observe(self, config: Config) -> Observed:
         """Read everything. Raises Slurm's and the store's errors: without them there is no view to act on."""
@@ -122,7 +132,14 @@ class Observer:
         self._forecasters.begin(specs)
         services = tuple(self._service(specs, r, replicas, loads[r.name], config, now) for r in rows if r.name in specs)
         nodes = tuple(
-            msgspec.structs.replace(n, shape=loaded.nodes.get(n.name), unfit=gpus.unfit.get(n.name, ()))
+            msgspec.structs.replace(
+                n,
+                shape=loaded.nodes.get(n.name),
+                unfit=gpus.unfit.get(n.name, ()),
+                nvlink_domain=(domains := loaded.domains.get(n.name, NOWHERE)).nvlink,
+                leaf=domains.leaf,
+                block=domains.block,
+            )
             for n in cluster.nodes
         )
         view = View(
@@ -245,6 +262,7 @@ def _replicas(rows: Sequence[ReplicaRow], handovers: Sequence[Handover]) -> tupl
                 state=ReplicaState.PLACING,
                 job=h.job,
                 node=in_order(h.places)[0],
+                places=h.places,
                 since=h.created_at,
             ),
         )

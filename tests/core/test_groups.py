@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.helpers.views import AT, batch, service, view
+from tests.helpers.views import AT, batch, filled_views, replica, service, view
 
+from colocd.core.actions import Place, encode_plan
 from colocd.core.groups import Group, Part, choose_group, parts_of
 from colocd.core.plan import plan
 from colocd.core.reclaim import ground
@@ -114,12 +115,105 @@ def test_preferences_follow_the_mode() -> None:
     assert parts_of(soft, None)[1] == (Closeness.LEAF, Closeness.BLOCK, Closeness.ANY)
 
 
-def test_groups_are_told_and_not_started() -> None:
-    wide = ServiceView(spec=service(nodes=2, gpus_per_replica=8, link_level="SYS"), load=Reading(1.0, AT))
-    result = plan(view(nodes=2, services=(wide,)))
-    assert result.actions == ()
-    (note,) = result.notes
-    assert "not supported yet" in note.text
-    assert "n1:0-7, n2:0-7" in note.text
-    pair = ServiceView(spec=service(beside="decode"), load=Reading(1.0, AT))
-    assert "decode is not known" in plan(view(services=(pair,))).notes[0].text
+def places(v: View) -> list[Place]:
+    return [a for a in plan(v).actions if isinstance(a, Place)]
+
+
+def test_a_replica_on_two_nodes_is_started_with_one_victim_on_both() -> None:
+    wide = ServiceView(
+        spec=service(nodes=2, gpus_per_replica=8, link_level="SYS", closeness=Closeness.LEAF, min_replicas=1),
+        load=Reading(1.0, AT),
+    )
+    v = view(batch(1, {"n3": 0xFF, "n4": 0xFF}), batch(2, {"n1": 0xF}, checkpoint=None), nodes=4, services=(wide,))
+    (place,) = places(located(v, n1="x", n2="x", n3="y", n4="y"))
+    assert (place.places, place.victims, place.closeness) == ({"n3": 0xFF, "n4": 0xFF}, ("1",), "leaf")
+    (note,) = [n for n in plan(v).notes if n.subject == "service:chat"]
+    assert "no open node is in a known leaf domain" in note.text
+
+
+def pair(**changes: object) -> tuple[ServiceView, ServiceView]:
+    prefill = service("prefill", gpus_per_replica=4, beside="decode", **changes)
+    decode = service("decode", gpus_per_replica=8, link_level="SYS")
+    return ServiceView(spec=prefill, load=Reading(1.0, AT)), ServiceView(spec=decode, load=Reading(1.0, AT))
+
+
+def test_a_pair_starts_as_one_decision() -> None:
+    v = view(batch(1, {"n3": 0xFF, "n4": 0xFF}), batch(2, {"n1": 0xFF}, checkpoint=None), nodes=4, services=pair())
+    lead, follower = places(located(v, n1="x", n2="x", n3="y", n4="y"))
+    assert (lead.service, follower.service) == ("prefill", "decode")
+    assert {*lead.places, *follower.places} == {"n3", "n4"}
+    assert (lead.victims, follower.victims, follower.follows) == (("1",), (), "prefill/0")
+    assert (lead.beside, follower.beside) == (tuple(follower.places), tuple(lead.places))
+    assert lead.closeness == "leaf"
+
+
+def test_a_partner_follows_near_the_one_that_is_there() -> None:
+    prefill, decode = pair()
+    there = msgspec.structs.replace(
+        decode, replicas=(replica(0, name="decode", node="n4", places={"n4": 0xFF}, job="90"),)
+    )
+    v = located(view(batch(9, {"n4": 0xFF}, checkpoint=None), nodes=4, services=(prefill, there)),
+                n1="x", n2="x", n3="y", n4="y")  # fmt: skip
+    (place,) = places(v)
+    assert (place.service, list(place.places), place.beside, place.follows) == ("prefill", ["n3"], ("n4",), None)
+    full = msgspec.structs.replace(
+        v, nodes=tuple(n if n.name != "n3" else msgspec.structs.replace(n, used=0xFF) for n in v.nodes)
+    )
+    assert places(full) == []
+    assert any("beside decode on n4" in n.text and "no leaf domain" in n.text for n in plan(full).notes)
+
+
+def test_whoever_comes_alone_leaves_room_for_its_partner() -> None:
+    prefill, decode = pair()
+    late = msgspec.structs.replace(prefill, retry_at=AT + 60)
+    v = located(view(batch(1, {"n1": 0xFF}, checkpoint=None), nodes=4, services=(late, decode)),
+                n1="x", n2="x", n3="y", n4="y")  # fmt: skip
+    (place,) = places(v)
+    assert place.service == "decode"
+    assert next(iter(place.places)) in ("n3", "n4")
+
+
+def test_on_an_unknown_network_a_pair_shares_a_node() -> None:
+    prefill, _ = pair()
+    decode = ServiceView(spec=service("decode", gpus_per_replica=4), load=Reading(1.0, AT))
+    lead, follower = places(view(nodes=2, services=(prefill, decode)))
+    assert list(lead.places) == list(follower.places)
+    assert lead.closeness is None
+    lonely = ServiceView(spec=service(beside="nobody"), load=Reading(1.0, AT))
+    assert "nobody is not known" in plan(view(services=(lonely,))).notes[0].text
+
+
+def test_what_a_pair_asks_of_its_own_nodes_holds_for_both() -> None:
+    wide = service("prefill", nodes=2, closeness=Closeness.NVLINK, beside="decode")
+    assert parts_of(wide, service("decode"))[1] == (Closeness.NVLINK,)
+    soft = msgspec.structs.replace(wide, mode=Mode.BEST_EFFORT)
+    assert parts_of(soft, service("decode"))[1] == tuple(Closeness)
+
+
+@settings(max_examples=40, deadline=None)
+@given(filled_views(), st.integers(1, 3), st.booleans(), st.booleans())
+def test_plans_with_groups_are_feasible(v: View, nodes: int, together: bool, same_leaf: bool) -> None:
+    """No GPU twice, no victim twice, every GPU free or freed by a victim of the plan, all nodes of a replica different."""
+    groups = [msgspec.structs.replace(s.spec, nodes=nodes, gpus_per_replica=2) for s in v.services]
+    if together and len(groups) > 1:
+        groups[0] = msgspec.structs.replace(groups[0], beside=groups[1].name)
+    services = tuple(msgspec.structs.replace(s, spec=g) for s, g in zip(v.services, groups, strict=True))
+    known = tuple(msgspec.structs.replace(n, leaf="x" if same_leaf else None) for n in v.nodes)
+    v = msgspec.structs.replace(v, services=services, nodes=known)
+    first = plan(v)
+    assert encode_plan(plan(v)) == encode_plan(first)
+    found = [a for a in first.actions if isinstance(a, Place)]
+    gone = [ref for a in found for ref in a.victims]
+    assert len(gone) == len(set(gone))
+    room = {n.name: n.free for n in v.nodes}
+    for job in v.jobs:
+        if job.ref in gone:
+            for name, mask in (job.gpus or {}).items():
+                room[name] |= mask
+    for action in found:
+        spec = next(s.spec for s in services if s.spec.name == action.service)
+        assert len(action.places) == spec.nodes
+        for name, mask in action.places.items():
+            assert mask.bit_count() == spec.gpus_per_replica
+            assert mask & ~room[name] == 0
+            room[name] &= ~mask

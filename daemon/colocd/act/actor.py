@@ -29,11 +29,14 @@ class Actor:
     def carry_out(self, plan: Plan, jobs: dict[str, Job]) -> None:
         """Do what the plan says, in its order; holds and releases that change nothing else go together."""
         releases: dict[tuple[str, ...], list[Release]] = {}
+        leads: dict[str, Handover] = {}
+        guests = {a.follows: a for a in plan.actions if isinstance(a, Place) and a.follows is not None}
         holds: list[Hold] = []
         for action in plan.actions:
             match action:
                 case Place():
-                    self._place(action, plan.at)
+                    name = f"{action.service}/{action.slot}"
+                    leads[name] = self._place(action, plan.at, guests.get(name), leads)
                 case Drain():
                     self._drain(action)
                 case Release():
@@ -46,9 +49,16 @@ class Actor:
         for nodes, group in releases.items():
             self._release(nodes, group, jobs)
 
-    def _place(self, action: Place, at: float) -> None:
-        """Open a handover; the state machine does the rest."""
+    def _place(self, action: Place, at: float, guest: Place | None, leads: dict[str, Handover]) -> Handover:
+        """Open a handover; the state machine does the rest. `guest`: who starts beside it, within the same fence."""
         key = self._new_key()
+        near: dict[str, object] = {"beside": list(action.beside)} if action.beside else {}
+        if guest is not None:
+            spec = self.tools.spec(guest.service)
+            near["guest"] = {"places": guest.places, "user": spec.user if spec is not None else self.tools.user}
+        if action.follows is not None:
+            lead = leads[action.follows]
+            near["lead"] = {"id": lead.id, "fence": fence_name(lead)}
         handover = Handover(
             service=action.service,
             slot=action.slot,
@@ -59,7 +69,7 @@ class Actor:
             created_at=self.tools.clock.now(),
             updated_at=self.tools.clock.now(),
             why=action.why,
-            data={"key": key, "cost": action.cost, "decided_at": at, "t": {"planned": self.tools.clock.now()}},
+            data={"key": key, "cost": action.cost, "decided_at": at, "t": {"planned": self.tools.clock.now()}, **near},
         )
         handover = self.tools.store.add_handover(handover)
         if action.override:
@@ -70,6 +80,7 @@ class Actor:
         for ref in action.victims:
             text = f"gives up its GPUs for {subject(action.service).replace(':', ' ')}: {action.why}"
             self.tools.tell(f"job:{ref}", "evict", text, handover=handover.id)
+        return handover
 
     def _drain(self, action: Drain) -> None:
         tools = self.tools

@@ -12,7 +12,7 @@ import msgspec
 from coloc_topology.hostlist import fold
 from colocd.act import adoption, ending, placing, readback, victims
 from colocd.act.deadlines import Deadlines
-from colocd.act.tools import Tools
+from colocd.act.tools import Tools, fence_name, fenced
 from colocd.core.seats import in_order, words
 from colocd.core.service import ServiceSpec
 from colocd.core.view import JobState, ReplicaState
@@ -80,6 +80,8 @@ class HandoverMachine:
 
     def _planned(self, h: Handover) -> Handover:
         """Nothing was done yet: put the fence up, so that GPUs freed from now on are nobody else's."""
+        if "lead" in h.data:
+            return self._behind(h)
         if is_wish(h.service):
             h, gone = adoption.hold_back(self.tools, h)
             if gone is not None:
@@ -91,12 +93,24 @@ class HandoverMachine:
             return self.tools.save(h, abort=f"the fence could not be put up: {wrong}")
         return h
 
+    def _behind(self, h: Handover) -> Handover:
+        """It starts beside another replica, within that one's fence and on what that one's victims gave up: once that stands."""
+        lead = self.tools.store.handover(int(h.data["lead"]["id"]))
+        if lead is not None and lead.state in OPEN_STATES:
+            return h
+        if lead is None or lead.state is not S.RELEASED:
+            return self.tools.save(h, abort="the replica beside which it was to start was not placed")
+        if not any(r.name == fence_name(h) for r in self.tools.slurm.reservations()):
+            return self.tools.save(h, abort="the fence around it and its partner is gone")
+        return self.tools.save(h, state=S.REQUEUED)
+
     def _fenced(self, h: Handover) -> Handover:
         """The fence stands: check that the plan still holds, then tell the victims while they still hold their GPUs."""
         tools = self.tools
-        nodes, jobs = tools.slurm.nodes(list(h.places)), tools.slurm.jobs(h.victims)
+        places = fenced(h)
+        nodes, jobs = tools.slurm.nodes(list(places)), tools.slurm.jobs(h.victims)
         # Whoever was told waits for the requeue, whatever has become of the plan meanwhile.
-        wrong = None if ending.told(tools, h) else readback.plan_broken(h.places, nodes, jobs)
+        wrong = None if ending.told(tools, h) else readback.plan_broken(places, nodes, jobs)
         if wrong is not None:
             return tools.save(h, abort=wrong)
         if not any(victims.holding(job) for job in jobs.values()):

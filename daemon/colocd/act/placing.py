@@ -5,7 +5,7 @@ import msgspec
 from coloc_topology.fit import FitTable
 from coloc_topology.hostlist import fold
 from coloc_topology.shape import Level
-from colocd.act.tools import Tools, fence_name
+from colocd.act.tools import Tools, fence_name, fenced
 from colocd.core.comment import own_key, own_token
 from colocd.core.seats import in_order
 from colocd.core.service import Mode, ServiceSpec
@@ -40,16 +40,19 @@ def raise_fence(tools: Tools, h: Handover, spec: ServiceSpec) -> str | None:
     if any(r.name == name for r in tools.slurm.reservations()):
         return None
     policy = tools.policy
-    minutes = int((policy.grace + 3 * policy.start_timeout) // 60) + 5
-    users = tuple(dict.fromkeys((spec.user, tools.user)))
-    nodes = in_order(h.places)
+    guest = h.data.get("guest")
+    minutes = int((policy.grace + (3 if guest is None else 6) * policy.start_timeout) // 60) + 5
+    users = tuple(dict.fromkeys((spec.user, *([guest["user"]] if guest is not None else []), tools.user)))
+    nodes = in_order(fenced(h))
     result = tools.call(h, "fence", subject(h), lambda: tools.slurm.reserve(name, nodes, users, minutes), name=name)
     return None if result.done else (result.detail or "the fence is not confirmed")
 
 
 def lower_fence(tools: Tools, h: Handover) -> bool:
-    """Delete the reservation; True when it is gone."""
+    """Delete the reservation; True when it is gone, or left to the replica that starts within it, too."""
     name = fence_name(h)
+    if any(other.id != h.id and fence_name(other) == name for other in tools.store.handovers(only_open=True)):
+        return True
     if not any(r.name == name for r in tools.slurm.reservations()):
         return True
     return tools.call(h, "unfence", subject(h), lambda: tools.slurm.unreserve(name), name=name).done

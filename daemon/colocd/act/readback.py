@@ -55,7 +55,7 @@ def given(tools: Tools, h: Handover, spec: ServiceSpec) -> Given | None:
     levels = [table.level_of(got[name]) for name, table in tables.items() if table is not None]
     if len(levels) < len(got) or not levels:
         return None
-    level, near = min(levels), joined(tools, [*got, *h.data.get("beside", {}).get("nodes", ())])
+    level, near = min(levels), joined(tools, [*got, *h.data.get("beside", ())])
     firm = spec.mode is Mode.GUARANTEED
     if set(got) != set(h.places):
         return Given(level, near, f"{words(got)} instead of {words(h.places)}")

@@ -95,4 +95,12 @@ class Tools:
 def fence_name(h: Handover) -> str:
     """Name of the handover's reservation: its own, or that of the replica beside which it starts."""
     own = f"{FENCE_PREFIX}h{h.id}-{h.data['key'][:6]}"
-    return str(h.data["beside"]["fence"]) if "beside" in h.data else own
+    return str(h.data["lead"]["fence"]) if "lead" in h.data else own
+
+
+def fenced(h: Handover) -> dict[str, int]:
+    """GPUs by node that the handover's fence is for: its own, and those of the replica that starts beside it."""
+    masks = dict(h.places)
+    for name, mask in h.data.get("guest", {}).get("places", {}).items():
+        masks[name] = masks.get(name, 0) | mask
+    return masks

@@ -19,6 +19,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     cost: float = 0.0
     closeness: str | None = None
     """What joins the nodes (`nvlink`, `leaf`, `block`, `any`), with those of the replica beside it; null: one node, alone."""
+    beside: tuple[str, ...] = ()
+    """Nodes of the replica of another service beside which it sits."""
     follows: str | None = None
     """`service/slot` of the replica of this plan beside which it starts: it has no victims of its own, the other's make room."""
     why: str = ""

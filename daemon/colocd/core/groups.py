@@ -4,7 +4,7 @@ All parts of a group are placed in one go, so a job on several of its nodes is p
 every part. Domains are searched separately; within one, nodes are added one by one from several starts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from colocd.core.joint import Spot, open_keys, pick
 from colocd.core.places import domain_of
 from colocd.core.search import NEVER
 from colocd.core.service import Closeness, Mode, ServiceSpec
+from colocd.core.view import Node
 
 MOST_DOMAINS = 64
 """Domains searched per closeness: those whose single nodes are cheapest."""
@@ -47,29 +48,62 @@ def parts_of(spec: ServiceSpec, partner: ServiceSpec | None) -> tuple[tuple[Part
     parts = (Part(spec, spec.nodes), *(() if partner is None else (Part(partner, partner.nodes),)))
     order = tuple(Closeness)
     if partner is not None:
-        return parts, (Closeness.NVLINK, Closeness.LEAF)
+        if spec.mode is Mode.BEST_EFFORT:
+            return parts, order
+        # What one of them asks of its own nodes holds for the pair, too: all sit in one domain.
+        asked = [s.closeness for s in (spec, partner) if s.nodes > 1 and s.mode is Mode.GUARANTEED]
+        return parts, order[: 1 + min(order.index(c) for c in (Closeness.LEAF, *asked))]
     if spec.mode is Mode.GUARANTEED:
         return parts, (spec.closeness,)
     return parts, order[order.index(spec.closeness) :]
 
 
-def choose_group(land: Ground, parts: Sequence[Part], near: Sequence[Closeness]) -> tuple[Group | None, str]:
-    """The best group, at the first closeness at which there is one; None and the reason when there is none at all."""
+def domains_of(land: Ground, nodes: Sequence[str], near: Sequence[Closeness]) -> dict[Closeness, str]:
+    """Name of the domain that holds all these nodes, per closeness; those without one, or where it is not known, are missing."""
+    known = [land.index.nodes[land.index.row[name]] for name in nodes if name in land.index.row]
+    found: dict[Closeness, str] = {}
+    for closeness in near if known and len(known) == len(nodes) else ():
+        names = {_domain(node, closeness, len(known) == 1) for node in known}
+        name = names.pop()
+        if not names and name is not None:
+            found[closeness] = name
+    return found
+
+
+def _domain(node: Node, closeness: Closeness, alone: bool) -> str | None:
+    """The node's domain. With `alone` a node is its own NVLink domain where nothing is known of one: parts may share it."""
+    name = domain_of(node, closeness)
+    return f"node {node.name}" if name is None and alone and closeness is Closeness.NVLINK else name
+
+
+def choose_group(
+    land: Ground, parts: Sequence[Part], near: Sequence[Closeness], at: Mapping[Closeness, str] | None = None
+) -> tuple[Group | None, str]:
+    """The best group, at the first closeness at which there is one; None and the reason when there is none at all.
+
+    `at`: the only domain that counts, per closeness (beside a replica that is there); None: all.
+    """
     reasons = []
     for closeness in near:
-        found, reason = _at(land, parts, closeness)
+        if at is not None and closeness not in at:
+            reasons.append(f"its {closeness.value} domain is not known")
+            continue
+        found, reason = _at(land, parts, closeness, None if at is None else at[closeness])
         if found is not None:
             return found, ""
         reasons.append(reason)
     return None, "; ".join(reasons)
 
 
-def _at(land: Ground, parts: Sequence[Part], closeness: Closeness) -> tuple[Group | None, str]:
+def _at(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | None) -> tuple[Group | None, str]:
     domains: dict[str, list[int]] = {}
+    alone = (len(parts) > 1 or only is not None) and all(part.nodes == 1 for part in parts)
     for i, node in enumerate(land.index.nodes):
-        name = domain_of(node, closeness)
-        if name is not None and land.open[i]:
+        name = _domain(node, closeness, alone)
+        if name is not None and land.open[i] and only in (None, name):
             domains.setdefault(name, []).append(i)
+    if not domains and only is not None:
+        return None, f"no node of {only} is open"
     if not domains:
         return None, f"no open node is in a known {closeness.value} domain"
     keys = [open_keys(land, part.spec) for part in parts]

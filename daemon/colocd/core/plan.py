@@ -10,15 +10,14 @@ from colocd.core.actions import Action, Need, Note, Place, Plan
 from colocd.core.drain import drains
 from colocd.core.fill import fill
 from colocd.core.ground import Ground
-from colocd.core.groups import choose_group, parts_of
 from colocd.core.index import PlannerIndex
 from colocd.core.joint import Spot
 from colocd.core.need import need
 from colocd.core.reclaim import Choice, ground, make_choice
-from colocd.core.service import ServiceSpec
 from colocd.core.together import Want, place_all
 from colocd.core.view import ServiceView, View
 from colocd.core.why import where
+from colocd.core.wide import Ask, Starts, start_group, turns
 from colocd.core.wishes import is_wish, refusal
 from colocd.core.wishes import subject as subject_of
 
@@ -35,27 +34,31 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
     land = ground(view, index)
     actions: list[Action] = []
     notes: list[Note] = []
-    wants: list[Want] = []
-    asked: list[tuple[ServiceView, Need]] = []
+    asks: dict[str, Ask] = {}
     for service, wanted in zip(services, needs, strict=True):
-        note = _held_up(service, wanted, view, land)
+        note = _held_up(service, wanted, view)
+        asks[service.spec.name] = Ask(service, wanted, 0 if note is not None else max(0, wanted.now - wanted.have))
         if note is not None:
             notes.append(note)
-        elif wanted.now > wanted.have:
-            wants.append(Want(service.spec, wanted.now - wanted.have))
-            asked.append((service, wanted))
     placed: Counter[str] = Counter()
-    if wants:
-        joint = place_all(land, wants)
-        land = joint.land
-        for (service, wanted), spots in zip(asked, joint.spots, strict=True):
-            starts, told = _starts(service, wanted, view, spots, land)
+    groups = Starts(view, land)
+    for turn in turns(asks):
+        if turn.group:
+            start_group(groups, turn)
+            continue
+        joint = place_all(land, [Want(ask.spec, ask.lacks) for ask in turn.asks])
+        land = groups.land = joint.land
+        for ask, spots in zip(turn.asks, joint.spots, strict=True):
+            starts, told = _starts(ask.service, ask.wanted, view, spots, land)
             actions += starts
             notes += told
-            placed[service.spec.name] = len(spots)
+            placed[ask.spec.name] = len(spots)
         if joint.gave_up:
             text = "replicas were placed one service after the other; cheaper ways to place them together were not all tried"
             notes.append(Note(subject="coloc", text=text))
+    actions += groups.actions
+    notes += groups.notes
+    placed.update(groups.placed)
     land = _forced(view, services, needs, placed, land, actions)
     for service, wanted in zip(services, needs, strict=True):
         drained, told = drains(service, wanted, view, land)
@@ -69,7 +72,7 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
     )
 
 
-def _held_up(service: ServiceView, wanted: Need, view: View, land: Ground) -> Note | None:
+def _held_up(service: ServiceView, wanted: Need, view: View) -> Note | None:
     """Why a service that lacks replicas gets none in this plan; None: nothing is in the way."""
     spec = service.spec
     subject = subject_of(spec.name)
@@ -78,29 +81,7 @@ def _held_up(service: ServiceView, wanted: Need, view: View, land: Ground) -> No
     if service.retry_at is not None and service.retry_at > view.at:
         text = f"the last placement failed; the next is tried in {service.retry_at - view.at:.0f} s"
         return Note(subject=subject, text=text)
-    if spec.nodes > 1 or spec.beside is not None:
-        return Note(subject=subject, text=f"starting {_kind(spec)} is not supported yet; {_group(spec, view, land)}")
     return None
-
-
-def _kind(spec: ServiceSpec) -> str:
-    """What is special about the replicas of a service that needs a group."""
-    return f"replicas on {spec.nodes} nodes" if spec.nodes > 1 else f"replicas beside those of {spec.beside}"
-
-
-def _group(spec: ServiceSpec, view: View, land: Ground) -> str:
-    """Where a replica that needs a group would sit."""
-    partner = next((s.spec for s in view.services if s.spec.name == spec.beside), None)
-    if spec.beside is not None and partner is None:
-        return f"service {spec.beside} is not known"
-    parts, near = parts_of(spec, partner)
-    group, reason = choose_group(land, parts, near)
-    if group is None:
-        return f"it would not fit: {reason}"
-    seats = ", ".join(f"{land.index.nodes[s.row].name}:{idx(s.gpus)}" for spots in group.spots for s in spots)
-    victims = [job.ref for spots in group.spots for s in spots for job in s.victims]
-    taking = f", taking them from {', '.join(victims)}" if victims else ""
-    return f"it would sit on {seats}{f' in {group.domain}' if group.domain else ''}{taking}"
 
 
 def _starts(
@@ -145,7 +126,8 @@ def _forced(
         if (
             word is None
             or wanted.now <= wanted.have + placed[name]
-            or _held_up(service, wanted, view, land) is not None
+            or _held_up(service, wanted, view) is not None
+            or service.spec.nodes > 1
         ):
             continue
         joint = place_all(land.without_budgets(), [Want(service.spec, 1)])
