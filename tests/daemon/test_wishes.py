@@ -51,6 +51,25 @@ def assert_placed(rig: DaemonRig, ref: str, gpus: int = 2) -> None:
     assert not rig.jobs("coloc-plug")
 
 
+def test_a_wish_on_two_nodes_of_one_leaf(tmp_path: Path) -> None:
+    """Its nodes are freed together, in one fence, and it is let in on both; without GPUs a node it is left to Slurm."""
+    rig = DaemonRig(tmp_path, nodes=4)
+    rig.slurm.network = "SwitchName=a Nodes=n[1-2]\nSwitchName=b Nodes=n[3-4]\nSwitchName=top Switches=a,b\n"
+    try:
+        fill(rig, 32)
+        ref = wish(rig, 2, " level=NVLINK near=leaf", options=("--nodes=2",))
+        rig.run(40)
+        job = rig.slurm.jobs([ref])[ref]
+        assert job.state is JobState.RUNNING
+        assert set(job.gpus or {}) in ({"n1", "n2"}, {"n3", "n4"})
+        assert all(fit_table(quads()).level_of(mask).name == "NVLINK" for mask in (job.gpus or {}).values())
+        assert job.reservation is None
+        assert rig.slurm.reservations() == ()
+        assert any("nodes in" in text and "(leaf)" in text for text in rig.decisions("reclaim"))
+    finally:
+        rig.close()
+
+
 @pytest.mark.parametrize("held", [False, True])
 def test_a_wish_gets_an_island_by_reclaim(rig: DaemonRig, held: bool) -> None:
     refs = fill(rig)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from colocd.core.service import LinkLevel, Mode
+from colocd.core.service import Closeness, LinkLevel, Mode
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job of somebody else asks of coloc in its Slurm comment: GPUs of one node joined at a link level."""
+    """What a job of somebody else asks of coloc in its Slurm comment: GPUs of each node joined at a link level, nodes near."""
 
     level: LinkLevel = "NVLINK"
     mode: Mode = Mode.GUARANTEED
+    near: Closeness = Closeness.ANY
+    """How near several nodes must be; as firmly as `mode` says."""

@@ -36,12 +36,14 @@ def spec_of(job: Job) -> ServiceSpec:
         load=Load(url="http://none/"),
         link_level=job.request.level,
         mode=job.request.mode,
-        cpus_per_replica=job.cpus_requested,
+        cpus_per_replica=-(-job.cpus_requested // max(1, job.nodes_requested)),
+        nodes=job.nodes_requested,
+        closeness=job.request.near,
     )
 
 
 def per_node(job: Job) -> int:
-    """GPUs the job asks for on its one node."""
+    """GPUs the job asks for on each of its nodes."""
     return job.gpus_per_node if job.gpus_per_node is not None else job.gpus_requested
 
 
@@ -49,8 +51,8 @@ def refusal(job: Job, policy: Policy) -> str | None:
     """Why a job with a request is left to Slurm; None: it is placed. Held by an administrator: coloc's or not, see `served`."""
     if job.partition not in policy.online_partitions:
         return f"it asks for a place, but partition {job.partition} is not in policy.online_partitions"
-    if job.nodes_requested != 1:
-        return f"it asks for a place on {job.nodes_requested} nodes, and coloc places jobs of one node"
+    if job.nodes_requested > 1 and job.gpus_per_node is None:
+        return "it asks for a place on several nodes and does not say how many GPUs on each: give --gpus-per-node"
     if not 1 <= per_node(job) <= 16:
         return f"it asks for a place for {per_node(job)} GPUs, and coloc places 1 to 16"
     if job.required_nodes:
