@@ -8,6 +8,7 @@ are missing, which needs root, debootstrap and a mirror. COLOC_TEST_OPTIONAL=1: 
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,8 @@ def system(release: str) -> str | None:
         return None
     folder = cache() / SUITES[release]
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0 and shutil.which("debootstrap", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+        _build(["apt-get", "install", "-y", "-qq", "debootstrap"])
     # a mirror that stands still is good enough for a throw-away system; signatures are checked anyway
     _build([str(ROOT / "tools/slurm_root.sh"), str(folder), SUITES[release]])
     return str(folder)

@@ -34,6 +34,7 @@ def test_status_for_people(coloc: Coloc, backend: FakeBackend, clock: FixedClock
     backend.problems = ["n3 does not answer"]
     out = coloc("status").out
     assert "0.1.0, acting" in out
+    assert "Slurm       22.05.8, by client commands" in out
     assert "12 s ago in 0.21 s: chat needs 3 replicas" in out
     assert "32: 12 serving, 14 batch, 5 free, 1 unknown" in out
     assert "problem     n3 does not answer" in out

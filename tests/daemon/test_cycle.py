@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.helpers.daemon_rig import DaemonRig
 
@@ -284,3 +285,13 @@ def test_one_job_that_slurm_refuses_stops_nobody_else(rig: DaemonRig) -> None:
     rig.run(10)
     assert [rig.slurm.jobs([r])[r].state for r in refs].count(JobState.RUNNING) == 3
     assert sum(c.name == "release" and refs[1] in c.args[0] for c in rig.slurm.calls) == 2
+
+
+def test_how_slurm_is_reached_is_told(rig: DaemonRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = rig.slurm.read
+    note = "Slurm 27.05 is newer than 26.05"
+    monkeypatch.setattr(rig.slurm, "read", lambda: msgspec.structs.replace(read(), adapter="pyslurm 1", notes=(note,)))
+    rig.run(10)
+    status = rig.daemon.answers.status()
+    assert status["adapter"] == "pyslurm 1"
+    assert note in status["cycle"]["problems"]
