@@ -4,6 +4,7 @@ from typing import Any
 
 from coloc_topology.shape import idx
 from colocd.core.need import counted, need
+from colocd.core.outlook import Window
 from colocd.core.seats import in_order, words
 from colocd.core.view import Held, Job, JobFacts, JobState, ReplicaState, ServiceView, View
 from colocd.store.records import Decision, Handover
@@ -78,3 +79,29 @@ def service_words(service: ServiceView, view: View) -> dict[str, Any]:
             for r in service.replicas
         ],
     }
+
+
+def job_story(job: Job, facts: JobFacts, window: Window | None, view: View) -> list[str]:
+    """What a student wants to know besides: what is saved, when it was evicted, when it is expected to start."""
+    at = view.at
+    story: list[str] = []
+    saved = job.checkpoint.saved if job.checkpoint is not None else None
+    if facts.evicted_at is not None:
+        kept = "nothing saved is known of" if saved is None else f"its last checkpoint was {lasting(at - saved)} ago"
+        story.append(f"it was last evicted {lasting(at - facts.evicted_at)} ago; {kept}")
+    elif job.gpus and saved is not None:
+        story.append(f"its last checkpoint was {lasting(at - saved)} ago")
+    if job.state is JobState.PENDING and window is not None:
+        first, last = (None if t is None else lasting(max(0.0, t - at)) for t in window)
+        if first is None:
+            story.append("when it starts cannot be foreseen yet")
+        else:
+            story.append(f"it is expected to start in {first}" + (f" to {last}" if last and last != first else ""))
+    return story
+
+
+def lasting(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -9,13 +9,21 @@ from typing import Any
 import msgspec
 
 from colocd.act.tools import OVERRIDE
-from colocd.answer_words import decision_words, handover_sentence, handover_words, job_sentence, service_words
+from colocd.answer_words import (
+    decision_words,
+    handover_sentence,
+    handover_words,
+    job_sentence,
+    job_story,
+    service_words,
+)
 from colocd.api.peer import peer, signed
 from colocd.api.rights import check_apply
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.accounts import Stay, accounts, as_rows
 from colocd.core.actions import Plan, Release, encode_plan
+from colocd.core.outlook import Window, windows
 from colocd.core.plan import explain
 from colocd.core.reclaim import gpu_count
 from colocd.core.view import JobFacts, JobState, View, encode_view
@@ -42,6 +50,7 @@ class Answers:
         self.private = False
         """Whether the site hides people's jobs from each other."""
         self._last: tuple[View, Plan] | None = None
+        self._expected: tuple[View, dict[str, Window]] | None = None
         self._cycle: dict[str, Any] | None = None
         self.adapter: str | None = None
         """What reads Slurm, in words; None: nothing was read yet."""
@@ -104,7 +113,9 @@ class Answers:
         if view is not None and kind == "job":
             job = next((j for j in view.jobs if j.ref == name), None)
             if job is not None:
-                now, known = [job_sentence(job, view.facts.get(name, JobFacts())), *now], True
+                facts = view.facts.get(name, JobFacts())
+                story = [job_sentence(job, facts), *job_story(job, facts, self._windows(view).get(name), view)]
+                now, known = [*story, *now], True
         if view is not None:
             now, known = [*now, *self._gpus(kind, name, view)], known or any(n.name == name for n in view.nodes)
         decisions = [msgspec.to_builtins(d) for d in self._store.decisions(subject, limit=50)]
@@ -142,6 +153,7 @@ class Answers:
         view = self._view()
         assert self._last is not None
         notes = {n.subject: n.text for n in self._last[1].notes}
+        expected = self._windows(view)
         starting = {a.job for a in self._last[1].actions if isinstance(a, Release)}
         rows = []
         for job in view.jobs:
@@ -159,9 +171,16 @@ class Answers:
                     "reason": reason,
                     "evictions": facts.evictions,
                     "saved": job.checkpoint.saved,
+                    "expected": list(expected[job.ref]) if job.ref in expected else None,
                 }
             )
         return rows
+
+    def _windows(self, view: View) -> dict[str, Window]:
+        """Expected starts by this view, worked out once for it."""
+        if self._expected is None or self._expected[0] is not view:
+            self._expected = (view, windows(view))
+        return self._expected[1]
 
     def report(self, month: str | None, user: str | None) -> list[dict[str, Any]]:
         """See `Backend.report`."""

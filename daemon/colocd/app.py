@@ -27,6 +27,7 @@ from colocd.core.wishes import subject as subject_of
 from colocd.errors import ColocError, SlurmUnknown, SlurmUnreachable, StoreUnavailable
 from colocd.gpus.board import GpuBoard
 from colocd.gpus.seen import GpuSource
+from colocd.hook import Hook
 from colocd.metrics import Metrics
 from colocd.observe import Observed, Observer
 from colocd.servicefile import spec_from_json
@@ -59,6 +60,7 @@ class Daemon:
         self._specs: dict[str, ServiceSpec] = {}
         self._node_shapes: dict[str, Shape] = {}
         self._nodes: dict[str, Node] = {}
+        self._hook = Hook(config.hook)
         self.tools = Tools(
             slurm=slurm,
             store=store,
@@ -67,6 +69,7 @@ class Daemon:
             user=getpass.getuser(),
             spec=self._spec,
             shape=self._node_shapes.get,
+            evicted=self._hook.evicted,
             failed=lambda node: self._failed.get(node, 0),
             network=lambda node: self._nodes.get(node),
         )
@@ -86,6 +89,7 @@ class Daemon:
         """Take a new configuration over: mode, policy, topology. Database, sockets and timetable need a restart."""
         self.config = config
         self.tools.policy = config.policy
+        self._hook.config = config.hook
         self.answers.config = config
         self._pace.first = config.cycle.handover_period
         self._observer.forget_topology()

@@ -83,6 +83,15 @@ class CycleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A file that Slurm's EpilogSlurmctld touches when a job ends: the next cycle then comes at once. Not set: none."""
 
 
+class HookConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A command of the site's that is told of evictions, for example to send a mail ([hook.md](hook.md))."""
+
+    evicted: tuple[str, ...] = ()
+    """The program (an absolute path) and its arguments; never a shell. Empty: none is called."""
+    timeout: float = 30.0
+    """It is ended after this long."""
+
+
 class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The Unix sockets on which colocd answers."""
 
@@ -107,6 +116,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     forecast: ForecastConfig = ForecastConfig()
     policy: Policy = Policy()
     api: ApiConfig = ApiConfig()
+    hook: HookConfig = HookConfig()
 
 
 def _database_url(value: str) -> str | None:
@@ -157,6 +167,9 @@ RULES: dict[str, Rule] = {
     "api.socket": Rule(check=socket_path),
     "api.admin_socket": Rule(check=socket_path),
     "api.group": Rule(check=one_line),
+    "hook.evicted": Rule(check=lambda words: absolute_path(words[0]) if words else None),
+    "hook.evicted[]": Rule(check=one_line),
+    "hook.timeout": duration(high=600.0),
 }
 """Range and unit of every key; a test walks the Structs and proves that none is missing."""
 

@@ -7,9 +7,9 @@ from typing import TypeVar
 import msgspec
 
 from colocd.core.policy import Policy
-from colocd.core.queueing import FairClock, advance, stamp_all
+from colocd.core.queueing import FairClock, advance, settle, stamp_all
 from colocd.core.quota import Quota, steer
-from colocd.core.runtimes import learn, run_times
+from colocd.core.runtimes import expected_work, learn, run_times
 from colocd.core.view import Held, Job, JobFacts, JobState
 from colocd.store.port import Store
 from colocd.store.records import BatchJob, Handover, Run
@@ -60,7 +60,7 @@ class Memory:
         known = {r.ref: r for r in self._store.jobs()}
         if any(ref not in known for ref in mine):
             known |= {r.ref: r for r in self._store.jobs(unended=False) if r.ref in mine or r.ended is None}
-        ended = self._follow_runs(mine, known, victims, now)
+        ended = self._follow_runs(mine, known, victims, policy, now)
         runs = run_times(self._times, [j for j in mine.values() if j.state not in _ENDED])
         tags = self._tags(mine, known, policy, runs, gpus, now)
         changed: list[BatchJob] = []
@@ -92,7 +92,12 @@ class Memory:
             self._quota = _read(self._store, QUOTA, Quota) or Quota(at=now)
 
     def _follow_runs(
-        self, mine: dict[str, Job], known: dict[str, BatchJob], victims: dict[str, Handover], now: float
+        self,
+        mine: dict[str, Job],
+        known: dict[str, BatchJob],
+        victims: dict[str, Handover],
+        policy: Policy,
+        now: float,
     ) -> dict[str, Run]:
         """Open, refresh and close runs; returns those that ended now, by ref."""
         assert self._open is not None
@@ -122,18 +127,24 @@ class Memory:
             changed[ref, run.started] = run
         self._past = [*ended.values(), *takewhile(lambda r: (r.ended or now) > now - 2 * HOUR, self._past)]
         for run in ended.values():
-            self._count(run)
+            total = self._count(run)
+            its = mine.get(run.ref)
+            if total is not None and its is not None and self._clock is not None:
+                owed = run.gpus * total - expected_work(its, run_times(self._times, [its]), now)
+                self._clock = settle(self._clock, run.user, owed, policy)
         if changed:
             self._store.put_runs(list(changed.values()))
         return ended
 
-    def _count(self, run: Run) -> None:
-        """Add a run that has ended to what its job ran, and that to the run times when it was the last."""
+    def _count(self, run: Run) -> float | None:
+        """Add a run that has ended to what its job ran; when it was the last, learn and return that. None: it was not."""
         total = self._ran.get(run.ref, 0.0) + _length(run)
         self._ran[run.ref] = total
         if run.end in (str(JobState.DONE), str(JobState.FAILED)):
             del self._ran[run.ref]
             learn(self._times, run.user, run.name, total)
+            return total
+        return None
 
     def _tags(
         self,

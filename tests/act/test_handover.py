@@ -82,8 +82,8 @@ def test_the_grace_is_the_jobs_the_classs_and_the_sites(rig: Rig) -> None:
         (None, "other", 60.0),
     ):
         one = msgspec.structs.replace(job, partition=partition, checkpoint=Checkpoint(signal="USR1", grace=asks))
-        assert grace_of(rig.tools, {"1": one}) == grace
-    assert grace_of(rig.tools, {"1": msgspec.structs.replace(job, checkpoint=Checkpoint())}) == 0.0
+        assert grace_of(rig.tools, rig.start(0b11), {"1": one}) == grace
+    assert grace_of(rig.tools, rig.start(0b11), {"1": msgspec.structs.replace(job, checkpoint=Checkpoint())}) == 0.0
 
 
 def test_lost_signal_is_repeated(rig: Rig) -> None:

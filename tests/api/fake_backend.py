@@ -147,11 +147,21 @@ class FakeBackend:
         if not self.gate.wait(30):
             raise TimeoutError("the test forgot the gate")
         self._note("queue")
-        keys = ("ref", "user", "name", "state", "gpus", "reason", "evictions", "saved")
+        keys = ("ref", "user", "name", "state", "gpus", "reason", "evictions", "saved", "expected")
         rows: list[tuple[Any, ...]] = [
-            ("117", "ann", "train-7b", "running", 4, "victim of handover 7", 1, AT - 12),
-            ("118_3", "bob", "sweep of a very long name indeed", "running", 1, None, 0, None),
-            ("119", "cecil", "finetune", "pending", 8, "held by coloc: asks for 8 GPUs, 5 are free", 0, None),
+            ("117", "ann", "train-7b", "running", 4, "victim of handover 7", 1, AT - 12, None),
+            ("118_3", "bob", "sweep of a very long name indeed", "running", 1, None, 0, None, None),
+            (
+                "119",
+                "cecil",
+                "finetune",
+                "pending",
+                8,
+                "held by coloc: asks for 8 GPUs, 5 are free",
+                0,
+                None,
+                [AT + 600, AT + 7200],
+            ),
         ]
         return [dict(zip(keys, row, strict=True)) for row in rows]
 

@@ -55,8 +55,9 @@ def test_pause_and_resume(coloc: Coloc, backend: FakeBackend) -> None:
 
 def test_queue(coloc: Coloc, clock: FixedClock) -> None:
     lines = coloc("queue").out.splitlines()
-    assert lines[0].split() == ["JOBID", "USER", "NAME", "STATE", "GPUS", "EVICTED", "SAVED", "REASON"]
-    assert " ".join(lines[1].split()) == "117 ann train-7b running 4 1 12 s ago victim of handover 7"
+    assert lines[0].split() == ["JOBID", "USER", "NAME", "STATE", "GPUS", "EV", "SAVED", "STARTS", "REASON"]
+    assert " ".join(lines[1].split()) == "117 ann train-7b running 4 1 12 s - victim of handover 7"
+    assert "10m-2h held by coloc" in " ".join(lines[3].split())
     assert [job["ref"] for job in coloc("queue", "-u", "bob,cecil", "--json").json] == ["118_3", "119"]
     assert coloc("queue", "-u", "nobody").out == "no jobs\n"
     assert coloc("queue", "--me", "--json").json == []

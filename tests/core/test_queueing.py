@@ -8,7 +8,7 @@ from tests.helpers.views import AT, batch, view
 from colocd.core.actions import Release
 from colocd.core.plan import plan
 from colocd.core.policy import JobClass, Policy, Share
-from colocd.core.queueing import FairClock, advance, overtaking, place_of, stamp_all
+from colocd.core.queueing import FairClock, advance, overtaking, place_of, settle, stamp_all
 from colocd.core.runtimes import KEPT, UNHEARD, kind_of, learn, remaining, run_times
 from colocd.core.view import Checkpoint, Job, JobFacts
 
@@ -113,6 +113,17 @@ def test_a_job_of_which_nothing_is_known_is_expected_to_run_on_as_long_as_it_has
     assert remaining(job, JobFacts(ran=600.0), {}, AT) == UNHEARD - 600
     assert remaining(job, JobFacts(ran=86400.0), {}, AT) == 86400.0
     assert remaining(msgspec.structs.replace(job, time_limit=60.0), JobFacts(), {}, AT) == 60.0
+
+
+def test_work_is_expected_by_its_mean_and_settled_when_it_is_known() -> None:
+    runs = {"ann/job#": (60.0, 60.0, 60.0, 60.0, 9760.0)}
+    job = batch(7, gpus_requested=2)
+    clock, tags = stamp_all(FairClock(at=AT), [job], runs, Policy())
+    assert tags["7"] == 2 * 2000
+    assert settle(clock, "ann", 500.0, Policy()).last["ann"] == 4500
+    assert settle(clock, "ann", -500.0, Policy(shares=(Share(user="ann", weight=2.0),))).last["ann"] == 3750
+    limited = msgspec.structs.replace(job, time_limit=100.0)
+    assert stamp_all(FairClock(at=AT), [limited], runs, Policy())[1]["7"] == 200
 
 
 def test_only_the_newest_run_times_are_kept() -> None:

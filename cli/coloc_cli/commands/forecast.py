@@ -23,7 +23,7 @@ class ServiceGroup(click.Group):
 
 @click.group(cls=ServiceGroup)
 def command() -> None:
-    """A service's foreseen load; `backtest`: how well a recorded one is foreseen."""
+    """A service's foreseen load; backtest on a recorded one."""
 
 
 @command.command()

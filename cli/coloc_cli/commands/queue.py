@@ -4,9 +4,9 @@ import click
 
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
-from coloc_cli.words import ago
+from coloc_cli.words import span
 
-TITLES = ("JOBID", "USER", "NAME", "STATE", "GPUS", "EVICTED", "SAVED", "REASON")
+TITLES = ("JOBID", "USER", "NAME", "STATE", "GPUS", "EV", "SAVED", "STARTS", "REASON")
 
 
 @click.command()
@@ -16,7 +16,10 @@ TITLES = ("JOBID", "USER", "NAME", "STATE", "GPUS", "EVICTED", "SAVED", "REASON"
 @shared_options
 @pass_app
 def command(app: App, user: str | None, me: bool, as_json: bool) -> None:
-    """Batch jobs in coloc's care, like squeue."""
+    """Batch jobs in coloc's care, like squeue.
+
+    EV: how often it was evicted. SAVED: how long ago its last checkpoint was. STARTS: in how long it is expected to start.
+    """
     with app.client() as client:
         jobs = client.queue()
     wanted = {name for name in (user or "").split(",") if name}
@@ -34,12 +37,29 @@ def command(app: App, user: str | None, me: bool, as_json: bool) -> None:
     rows = [
         (
             *(job.get(key) for key in ("ref", "user", "name", "state", "gpus", "evictions")),
-            "-" if job.get("saved") is None else ago(job["saved"], now),
+            "-" if job.get("saved") is None else span(now - job["saved"]),
+            _window(job.get("expected"), now),
             job.get("reason") or "-",
         )
         for job in jobs
     ]
-    output.show(TITLES, rows, right="JOBID GPUS EVICTED")
+    output.show(TITLES, rows, right="JOBID GPUS EV")
+
+
+def _window(expected: list[float | None] | None, now: float) -> str:
+    """Expected start from now: `10m-2h`; `?` when it cannot be foreseen, `-` for a job that does not wait."""
+    if not expected:
+        return "-"
+    first, last = (None if t is None else _short(max(0.0, t - now)) for t in expected)
+    if first is None:
+        return "?"
+    return first if first == last else f"{first}-{last or '?'}"
+
+
+def _short(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{seconds / 60:.0f}m"
+    return f"{seconds / 3600:.0f}h" if seconds < 172_800 else f"{seconds / 86400:.0f}d"
 
 
 def _own_name() -> str:

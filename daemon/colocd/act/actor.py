@@ -69,7 +69,14 @@ class Actor:
             created_at=self.tools.clock.now(),
             updated_at=self.tools.clock.now(),
             why=action.why,
-            data={"key": key, "cost": action.cost, "decided_at": at, "t": {"planned": self.tools.clock.now()}, **near},
+            data={
+                "key": key,
+                "cost": action.cost,
+                "decided_at": at,
+                "emergency": action.emergency,
+                "t": {"planned": self.tools.clock.now()},
+                **near,
+            },
         )
         handover = self.tools.store.add_handover(handover)
         if action.override:

@@ -116,7 +116,7 @@ class HandoverMachine:
         if not any(victims.holding(job) for job in jobs.values()):
             return tools.save(h, state=S.REQUEUED, acked=list(h.victims))
         if "marks" not in h.data:
-            h = tools.save(h, marks=victims.marks(jobs), grace=victims.grace_of(tools, jobs))
+            h = tools.save(h, marks=victims.marks(jobs), grace=victims.grace_of(tools, h, jobs))
         if not victims.tell_victims(tools, h, jobs):
             return h
         return tools.save(h, state=S.SIGNALLED, told_at=tools.clock.now())

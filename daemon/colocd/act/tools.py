@@ -1,7 +1,7 @@
 """What the acting side is given: ports, rules, and a few shared operations on handovers."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -46,6 +46,7 @@ class Tools:
         shape: Callable[[str], Shape | None],
         failed: Callable[[str], int] = lambda _: 0,
         network: Callable[[str], Node | None] = lambda _: None,
+        evicted: Callable[[Mapping[str, object]], None] = lambda facts: None,
     ) -> None:
         self.slurm = slurm
         self.store = store
@@ -54,6 +55,7 @@ class Tools:
         self.user = user
         self.spec = spec
         self.shape = shape
+        self.evicted = evicted
         self.failed = failed
         self.network = network
         self.ledger = Ledger(store, clock)

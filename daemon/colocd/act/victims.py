@@ -59,13 +59,18 @@ def tell_victims(tools: Tools, h: Handover, jobs: dict[str, Job], again: bool = 
     return reached
 
 
-def grace_of(tools: Tools, jobs: dict[str, Job]) -> float:
-    """Seconds the slowest victim gets: what it asks for, at most its class's and the site's grace; 0: none takes a signal."""
+def grace_of(tools: Tools, h: Handover, jobs: dict[str, Job]) -> float:
+    """Seconds the slowest victim gets: what it asks for, at most its class's and the site's grace; 0: none takes a signal.
+
+    In an emergency the site's grace is the short one.
+    """
+    policy = tools.policy
+    most = min(policy.grace, policy.emergency_grace) if h.data.get("emergency") else policy.grace
     wanted = []
     for job in jobs.values():
-        facts, kind = job.checkpoint, class_of(job, tools.policy)
+        facts, kind = job.checkpoint, class_of(job, policy)
         if facts is not None and facts.signal is not None and holding(job):
-            limits = (tools.policy.grace, facts.grace, kind.grace if kind is not None else None)
+            limits = (most, facts.grace, kind.grace if kind is not None else None)
             wanted.append(min(limit for limit in limits if limit is not None))
     return max(wanted, default=0.0)
 
@@ -106,6 +111,12 @@ def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
             )
         )
     tools.store.put_jobs(rows)
+    for row in rows:
+        if known.get(row.ref) is None or known[row.ref].evicted_at != told_at:
+            job = jobs[row.ref]
+            saved = job.checkpoint.saved if job.checkpoint is not None else None
+            facts = {"job": row.ref, "user": job.user, "name": job.name, "service": h.service, "handover": h.id}
+            tools.evicted({**facts, "evictions": row.evictions, "saved": saved, "at": told_at, "why": h.why})
 
 
 def loose(jobs: dict[str, Job]) -> dict[str, Job]:

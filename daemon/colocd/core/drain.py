@@ -24,7 +24,9 @@ def drains(service: ServiceView, wanted: Need, view: View, land: Ground) -> tupl
     if over <= 0:
         return [], []
     if not service.removed:
-        soon = needed(service, policy, view.at, lead_time(service) + policy.scale_down_after, policy.peak_quantile)
+        # What a planned reclaim would fetch again soon is not drained before.
+        beyond = max(policy.scale_down_after, policy.plan_ahead)
+        soon = needed(service, policy, view.at, lead_time(service) + beyond, policy.peak_quantile)
         if soon is None:
             return [], []
         over = wanted.have - soon

@@ -5,7 +5,7 @@ import math
 from colocd.core.actions import Need
 from colocd.core.forecast import peak
 from colocd.core.policy import Policy
-from colocd.core.view import Reading, Replica, ReplicaState, ServiceView
+from colocd.core.view import Reading, Replica, ReplicaState, ServiceView, View
 from colocd.core.wishes import is_wish
 
 _COUNTED = (ReplicaState.PLACING, ReplicaState.STARTING, ReplicaState.READY)
@@ -97,3 +97,9 @@ def reserve(service: ServiceView, policy: Policy, at: float, until: float) -> in
     if wanted is not None and service.recent is not None and not service.removed:
         wanted = max(wanted, replicas_for(service.recent, service, policy))
     return max(0, (service.spec.max_replicas if wanted is None else wanted) - len(counted(service)))
+
+
+def at_once(service: ServiceView, view: View) -> int:
+    """Replicas that the load read just now needs, whatever is foreseen: those that are missing of them are an emergency."""
+    load = fresh(service.load, view.at, view.policy)
+    return 0 if load is None or is_wish(service.spec.name) else replicas_for(load.value, service, view.policy)

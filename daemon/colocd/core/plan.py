@@ -6,14 +6,15 @@ from collections.abc import Sequence
 import msgspec
 
 from coloc_topology.shape import idx
-from colocd.core.actions import Action, Need, Note, Place, Plan
+from colocd.core.actions import Action, Need, Note, Plan
 from colocd.core.drain import drains
+from colocd.core.early import begin_early, forced, place_action, shortage, slots_of
 from colocd.core.fill import fill
 from colocd.core.ground import Ground
 from colocd.core.index import PlannerIndex
 from colocd.core.joint import Spot
-from colocd.core.need import need
-from colocd.core.reclaim import Choice, ground, make_choice
+from colocd.core.need import at_once, need
+from colocd.core.reclaim import ground, make_choice
 from colocd.core.together import Want, place_all
 from colocd.core.view import ServiceView, View
 from colocd.core.why import where
@@ -59,7 +60,10 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
     actions += groups.actions
     notes += groups.notes
     placed.update(groups.placed)
-    land = _forced(view, services, needs, placed, land, actions)
+    land = forced(view, services, needs, placed, land, actions, _held_up)
+    land, early, told = begin_early(view, services, needs, placed, land, actions)
+    actions += early
+    notes += told
     for service, wanted in zip(services, needs, strict=True):
         drained, told = drains(service, wanted, view, land)
         actions += drained
@@ -90,7 +94,7 @@ def _starts(
     """Placements for the replicas that can start now, and notes on those that wait or have no place."""
     spec = service.spec
     subject = subject_of(spec.name)
-    used = _slots(service, view)
+    used = slots_of(service, view)
     actions: list[Action] = []
     notes: list[Note] = []
     waiting: list[str] = []
@@ -101,7 +105,9 @@ def _starts(
             continue
         slot = min(set(range(len(used) + 1)) - used)
         used.add(slot)
-        actions.append(_place_action(service, slot, wanted, choice))
+        action = place_action(service, slot, shortage(wanted), choice)
+        hurry = wanted.have + len(actions) < at_once(service, view)
+        actions.append(msgspec.structs.replace(action, emergency=hurry and bool(action.victims)))
     if waiting:
         text = f"{len(waiting)} of its replicas wait for GPUs that handovers under way free: {', '.join(waiting)}"
         notes.append(Note(subject=subject, text=text))
@@ -109,64 +115,6 @@ def _starts(
         text = f"needs {wanted.now} replicas and has {wanted.have + len(spots)}: {where(spec, land)}"
         notes.append(Note(subject=subject, text=text))
     return actions, notes
-
-
-def _forced(
-    view: View,
-    services: Sequence[ServiceView],
-    needs: Sequence[Need],
-    placed: Counter[str],
-    land: Ground,
-    actions: list[Action],
-) -> Ground:
-    """Add one more replica for each service that an operator lets ignore the budgets and that is still short."""
-    for service, wanted in zip(services, needs, strict=True):
-        name = service.spec.name
-        word = view.overrides.get(name)
-        if (
-            word is None
-            or wanted.now <= wanted.have + placed[name]
-            or _held_up(service, wanted, view) is not None
-            or service.spec.nodes > 1
-        ):
-            continue
-        joint = place_all(land.without_budgets(), [Want(service.spec, 1)])
-        spots = [spot for spot in joint.spots[0] if not spot.waits]
-        if spots:
-            used = _slots(service, view) | {a.slot for a in actions if isinstance(a, Place) and a.service == name}
-            slot = min(set(range(len(used) + 1)) - used)
-            action = _place_action(service, slot, wanted, make_choice(spots[0], service.spec, joint.land))
-            why = f"{action.why}; budgets are overridden: {word}"
-            actions.append(msgspec.structs.replace(action, why=why, override=True))
-            placed[name] += 1
-            joint.land.lifted = False
-            land = joint.land
-    return land
-
-
-def _slots(service: ServiceView, view: View) -> set[int]:
-    """Slots of a service that are taken."""
-    name = service.spec.name
-    return {r.slot for r in service.replicas} | {h.slot for h in view.handovers if h.service == name}
-
-
-def _place_action(service: ServiceView, slot: int, wanted: Need, choice: Choice) -> Place:
-    spec = service.spec
-    taking = (
-        f", taking them from {', '.join(choice.victims)} for {choice.cost:.0f} GPU-seconds" if choice.victims else ""
-    )
-    missed = f" (asked for {spec.level.name})" if choice.level < spec.level else ""
-    return Place(
-        service=spec.name,
-        slot=slot,
-        places={choice.node: choice.gpus},
-        level=choice.level.name,
-        victims=choice.victims,
-        gpu_type=choice.gpu_type,
-        cost=choice.cost,
-        why=f"{wanted.why}; needs {wanted.now}, has {wanted.have}: GPUs {idx(choice.gpus)} of {choice.node} are joined by"
-        f" {choice.level.name}{missed}{taking}",
-    )
 
 
 def _summary(view: View, actions: list[Action], needs: tuple[Need, ...]) -> str:

@@ -5,6 +5,8 @@ as fast as each of them would be served if the GPUs were shared out fairly at ev
 tag max(virtual time, last tag of its user) + L / weight when it is first seen, and keeps it. The smallest tag goes first:
 that is the order in which fair sharing would finish the jobs. Each task of an array is a job.
 
+Work that was guessed wrong is settled when the job has ended: the difference moves its user's next tags (see `settle`).
+
 Ageing: a job's place is tag + ageing * time of submission, so each second of waiting is worth `ageing` GPU-seconds. A job
 that comes later by more than (tag - virtual time then) / (speed of virtual time + ageing) can never overtake. See `overtaking`.
 """
@@ -14,7 +16,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from colocd.core.policy import JobClass, Policy
-from colocd.core.runtimes import remaining
+from colocd.core.runtimes import expected_work
 from colocd.core.view import Job, JobFacts
 
 ORDINARY = 0
@@ -52,10 +54,16 @@ def stamp_all(
     """Tags for jobs seen for the first time, in order of their submission, for the work they are expected to be."""
     last, tags, weights = dict(clock.last), {}, {share.user: share.weight for share in policy.shares}
     for job in sorted(jobs, key=lambda j: (j.submitted or 0.0, j.order)):
-        work = max(1, job.gpus_requested) * remaining(job, JobFacts(), runs, clock.at)
+        work = expected_work(job, runs, clock.at)
         tag = max(clock.virtual, last.get(job.user, 0.0)) + work / weights.get(job.user, 1.0)
         last[job.user] = tags[job.ref] = tag
     return msgspec.structs.replace(clock, last=last), tags
+
+
+def settle(clock: FairClock, user: str, owed: float, policy: Policy) -> FairClock:
+    """Charge a user with the GPU-seconds by which a job took more than was expected of it (less: give them back)."""
+    tag = max(clock.virtual, clock.last.get(user, 0.0)) + owed / weight_of(user, policy)
+    return msgspec.structs.replace(clock, last={**clock.last, user: tag})
 
 
 def class_of(job: Job, policy: Policy) -> JobClass | None:

@@ -63,6 +63,22 @@ def remaining(
     return left if left is not None else max(so_far, UNHEARD - so_far)
 
 
+def expected_work(job: Job, runs: Mapping[str, Sequence[float]], at: float) -> float:
+    """GPU-seconds that a job is expected to take in all: its GPUs times the mean run time of its kind, else `remaining`.
+
+    The mean, for the errors of many jobs of a user cancel out; a median would let users with heavy-tailed run times
+    pay for a small part of what they take.
+    """
+    seconds = remaining(job, JobFacts(), runs, at)
+    for kind in (kind_of(job.user, job.name), f"{job.user}/"):
+        known = runs.get(kind, ())
+        if len(known) >= ENOUGH:
+            seconds = sum(known) / len(known)
+            break
+    limit = job.time_limit
+    return max(1, job.gpus_requested) * (seconds if limit is None else min(seconds, limit))
+
+
 def limit_left(job: Job, at: float) -> float | None:
     """Seconds until Slurm would end the job; None: it has no time limit. A requeued job gets its whole limit again."""
     if job.time_limit is None:

@@ -1,0 +1,247 @@
+"""Who waits how long: coloc's queue against FIFO and against the order of Slurm's fair-share, on recorded and made-up work.
+
+A cluster is a number of GPUs; jobs take some of them for their recorded run time. All three arms place the first job of
+their order that fits, and keep GPUs for the first that does not (coloc and Slurm; FIFO without looks at the oldest only).
+The recorded jobs have no users: they are dealt out at random (fixed seed), a few users have most of them.
+`python bench/bench_fairness.py --data ../shared/data/batch/philly_vc1-2_jobs.csv.gz`
+"""
+
+import argparse
+import csv
+import gzip
+import random
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Callable
+from heapq import heappop, heappush
+from statistics import mean, median
+from typing import NamedTuple
+
+from colocd.core.policy import Policy
+from colocd.core.queueing import FairClock, advance, place_of, settle, stamp_all
+from colocd.core.runtimes import expected_work, learn, remaining, run_times
+from colocd.core.view import Checkpoint, Job, JobFacts, JobState
+
+HALF_LIFE = 7 * 86400.0
+"""Half-life of usage in Slurm's fair-share (PriorityDecayHalfLife's default)."""
+
+
+class Work(NamedTuple):
+    """One job of a workload."""
+
+    number: int
+    user: str
+    gpus: int
+    at: float
+    seconds: float
+
+
+def recorded(path: str, users: int, seed: int) -> tuple[list[Work], int]:
+    """The recorded jobs, dealt out to users whose sizes fall off like 1/rank; and GPUs for a load of 95 %."""
+    dice = random.Random(seed)
+    with gzip.open(path, "rt") as file:
+        rows = sorted((float(r["submit_s"]), int(r["gpus"]), float(r["duration_s"])) for r in csv.DictReader(file))
+    names = dice.choices([f"u{n}" for n in range(users)], [1 / (n + 1) for n in range(users)], k=len(rows))
+    work = [Work(n, u, g, at, max(1.0, s)) for n, ((at, g, s), u) in enumerate(zip(rows, names, strict=True))]
+    span = work[-1].at - work[0].at
+    return work, max(max(w.gpus for w in work), round(sum(w.gpus * w.seconds for w in work) / span / 0.95))
+
+
+def crowded(seed: int) -> tuple[list[Work], int]:
+    """Two users with 1,000 jobs at once, twenty with a job of 1 to 8 GPUs every hour or so, for two days, on 64 GPUs."""
+    dice = random.Random(seed)
+    rows = [(0.0, f"many{n % 2}", 1, dice.uniform(1800, 7200)) for n in range(2000)]
+    for user in range(20):
+        at = dice.uniform(0, 3600)
+        while at < 2 * 86400:
+            rows.append((at, f"few{user}", dice.choice([1, 1, 2, 4, 8]), dice.expovariate(1 / 1200) + 60))
+            at += dice.expovariate(1 / 3600)
+    return [Work(n, u, g, at, s) for n, (at, u, g, s) in enumerate(sorted(rows))], 64
+
+
+class Order:
+    """An order of waiting jobs. `key` sorts, smallest first; `fixed`: it never changes while a job waits."""
+
+    fixed = True
+    reserves = True
+
+    def arrive(self, job: Work, now: float) -> None: ...
+    def end(self, job: Work, now: float) -> None: ...
+    def guess(self, job: Work) -> float:
+        """Seconds the arm believes that the job runs: without anything better the truth, as an exact time limit."""
+        return job.seconds
+
+    def key(self, job: Work, now: float) -> object:
+        raise NotImplementedError
+
+
+class Fifo(Order):
+    """Oldest first; whatever fits starts."""
+
+    reserves = False
+
+    def key(self, job: Work, now: float) -> object:
+        return job.number
+
+
+class FairShare(Order):
+    """Slurm's multifactor priority with fair-share alone: 2^(-usage/share), usage with its half-life; then age."""
+
+    fixed = False
+
+    def __init__(self) -> None:
+        self.used: dict[str, float] = defaultdict(float)
+        self.at = 0.0
+
+    def end(self, job: Work, now: float) -> None:
+        fade = 0.5 ** ((now - self.at) / HALF_LIFE)
+        self.used = defaultdict(float, {u: v * fade for u, v in self.used.items()})
+        self.at = now
+        self.used[job.user] += job.gpus * job.seconds
+
+    def key(self, job: Work, now: float) -> object:
+        return (self.used[job.user], job.number)
+
+
+class Coloc(Order):
+    """coloc's own code; run times are guessed from the jobs that have ended, never known."""
+
+    def __init__(self, gpus: int) -> None:
+        self.gpus, self.policy, self.clock = gpus, Policy(), FairClock(at=0.0)
+        self.times: dict[str, list[float]] = {}
+        self.alive: dict[str, int] = defaultdict(int)
+        self.places: dict[int, object] = {}
+
+    def job(self, work: Work) -> Job:
+        return Job(
+            ref=str(work.number), user=work.user, name="job", partition="batch", state=JobState.PENDING,
+            gpus_requested=work.gpus, submitted=work.at, checkpoint=Checkpoint(),
+        )  # fmt: skip
+
+    def arrive(self, job: Work, now: float) -> None:
+        self.clock = advance(self.clock, now, self.gpus, [u for u, n in self.alive.items() if n], self.policy)
+        self.alive[job.user] += 1
+        seen = self.job(job)
+        self.clock, tags = stamp_all(self.clock, [seen], run_times(self.times, [seen]), self.policy)
+        self.places[job.number] = place_of(seen, JobFacts(tag=tags[seen.ref]), self.policy)
+
+    def end(self, job: Work, now: float) -> None:
+        self.clock = advance(self.clock, now, self.gpus, [u for u, n in self.alive.items() if n], self.policy)
+        self.alive[job.user] -= 1
+        learn(self.times, job.user, "job", job.seconds)
+        seen = self.job(job)
+        owed = job.gpus * job.seconds - expected_work(seen, run_times(self.times, [seen]), now)
+        self.clock = settle(self.clock, job.user, owed, self.policy)
+
+    def guess(self, job: Work) -> float:
+        seen = self.job(job)
+        return remaining(seen, JobFacts(), run_times(self.times, [seen]), 0.0, 0.9)
+
+    def key(self, job: Work, now: float) -> object:
+        return self.places[job.number]
+
+
+def play(work: list[Work], gpus: int, order: Order) -> dict[int, float]:
+    """Waiting time of each job."""
+    free, waits, todo = gpus, {}, list(work)
+    waiting: list[Work] = []
+    ends: list[tuple[float, int, Work, float]] = []
+    todo.reverse()
+    while todo or ends:
+        now = min(todo[-1].at if todo else 1e18, ends[0][0] if ends else 1e18)
+        while ends and ends[0][0] <= now:
+            job = heappop(ends)[2]
+            free += job.gpus
+            order.end(job, now)
+        while todo and todo[-1].at <= now:
+            job = todo.pop()
+            order.arrive(job, now)
+            if order.fixed:
+                insort(waiting, job, key=lambda j: order.key(j, now))
+            else:
+                waiting.append(job)
+        if not order.fixed:
+            waiting.sort(key=lambda j: order.key(j, now))
+        if free:
+            free = _start(waiting, free, ends, order, now, waits)
+    return waits
+
+
+def _start(
+    waiting: list[Work],
+    free: int,
+    ends: list[tuple[float, int, Work, float]],
+    order: Order,
+    now: float,
+    waits: dict[int, float],
+) -> int:
+    shadow, spare, started = None, 0, set()
+    for job in waiting:
+        if not free:
+            break
+        fits = job.gpus <= free
+        if fits and shadow is not None and job.gpus > spare and now + order.guess(job) > shadow:
+            continue
+        if not fits:
+            if shadow is None and order.reserves:
+                shadow, spare = _shadow(job, free, ends, now)
+            continue
+        free -= job.gpus
+        spare -= job.gpus if shadow is not None and now + order.guess(job) > shadow else 0
+        started.add(job.number)
+        waits[job.number] = now - job.at
+        heappush(ends, (now + job.seconds, job.number, job, now + order.guess(job)))
+    if started:
+        waiting[:] = [job for job in waiting if job.number not in started]
+    return free
+
+
+def _shadow(job: Work, free: int, ends: list[tuple[float, int, Work, float]], now: float) -> tuple[float, int]:
+    """When the job will have room by the guessed ends, and how many GPUs are left over then."""
+    for _, _, other, guessed in sorted(ends, key=lambda e: e[3]):
+        free += other.gpus
+        if free >= job.gpus:
+            return max(now, guessed), free - job.gpus
+    return 1e18, free
+
+
+def table(name: str, work: list[Work], gpus: int, arms: dict[str, Callable[[], Order]]) -> None:
+    """Print a workload's numbers: small users are the lower half by GPU-time."""
+    used: dict[str, float] = defaultdict(float)
+    for job in work:
+        used[job.user] += job.gpus * job.seconds
+    ranked = sorted(used, key=lambda u: used[u])
+    small = set(ranked[: len(ranked) // 2])
+    print(f"{name}: {len(work)} jobs of {len(ranked)} users, {gpus} GPUs")
+    print(
+        "| order | small users: mean wait (min) | median | p95 | slowdown, mean | all: mean wait (min) | longest (h) |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for arm, make in arms.items():
+        waits = play(work, gpus, make())
+        mine = [j for j in work if j.user in small]
+        times = sorted(waits[j.number] / 60 for j in mine)
+        slow = mean((waits[j.number] + j.seconds) / max(j.seconds, 600.0) for j in mine)
+        print(
+            f"| {arm} | {mean(times):.1f} | {median(times):.1f} | {times[int(0.95 * len(times))]:.1f} | {slow:.2f} "
+            f"| {mean(waits.values()) / 60:.1f} | {max(waits.values()) / 3600:.1f} |"
+        )
+
+
+def main() -> None:
+    """Run both workloads."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--data", required=True, help="philly_vc1-2_jobs.csv.gz")
+    options.add_argument("--users", type=int, default=40)
+    options.add_argument("--seed", type=int, default=1)
+    given = options.parse_args()
+    for name, (work, gpus) in (
+        ("recorded", recorded(given.data, given.users, given.seed)),
+        ("crowded", crowded(given.seed)),
+    ):
+        arms = {"FIFO": Fifo, "Slurm's fair-share": FairShare, "coloc": lambda gpus=gpus: Coloc(gpus)}
+        table(name, work, gpus, arms)
+
+
+if __name__ == "__main__":
+    main()
