@@ -21,7 +21,19 @@ from colocd.core.reclaim import ground
 from colocd.core.service import Mode
 from colocd.core.valleys import kept_back
 from colocd.core.victims import dearness, is_dear
-from colocd.core.view import Checkpoint, Forecast, Held, Job, JobFacts, JobState, Quantiles, Reading, ServiceView, View
+from colocd.core.view import (
+    Checkpoint,
+    Forecast,
+    HandoverBrief,
+    Held,
+    Job,
+    JobFacts,
+    JobState,
+    Quantiles,
+    Reading,
+    ServiceView,
+    View,
+)
 
 SAVES = Checkpoint(signal="USR1", interval=300.0, cost=10.0)
 """Of a job that is cheap to evict."""
@@ -222,3 +234,13 @@ def test_a_job_that_may_not_be_evicted_again_counts_as_the_dearest() -> None:
     facts = {"1": spent}
     again = msgspec.structs.replace(v, facts=facts)
     assert residents(again, ground(again).index).tolist() == [[31, *[0] * 7]]
+
+
+def test_a_victim_is_not_started_while_its_handover_is_open() -> None:
+    """Slurm fails a job that starts in the second in which it was requeued on the same node."""
+    job = batch(7, held=Held.ADMIN)
+    brief = HandoverBrief(id=1, service="chat", slot=0, places={"n1": 1}, victims=("7",), state="requeued")
+    free = view(job, facts={"7": JobFacts(ours=True, ever_released=True)})
+    started = [a.job for a in plan(free).actions if isinstance(a, Release)]
+    leaving = [a.job for a in plan(msgspec.structs.replace(free, handovers=(brief,))).actions if isinstance(a, Release)]
+    assert (started, leaving) == (["7"], [])

@@ -50,7 +50,10 @@ def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Ac
     ours = [j for j in view.jobs if j.checkpoint is not None and j.partition in view.policy.batch_partitions]
     filling = _Filling(view, ground, placed, ours)
     filling.promise(ours)
-    queue = [j for j in ours if waiting(j, filling.facts(j), view.policy)]
+    # A victim is not started again while its handover is open: on a node that it leaves this very second, Slurm would end it
+    # as FAILED ("job credential revoked").
+    leaving = {ref for h in view.handovers for ref in h.victims}
+    queue = [j for j in ours if j.ref not in leaving and waiting(j, filling.facts(j), view.policy)]
     for job in sorted(queue, key=lambda j: place_of(j, filling.facts(j), view.policy)):
         filling.offer(job)
     return filling.actions, filling.notes
