@@ -54,7 +54,9 @@ def main() -> None:
             usage = slurm.usage()
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             print(f"{len(seen.nodes)} nodes, {len(seen.jobs)} jobs, Slurm {seen.version}, peak {peak} MB")
-            print(f"reading: first {times[0]:.2f} s, later {statistics.median(times[1:]):.2f} s (median of {len(times) - 1})")
+            print(
+                f"reading: first {times[0]:.2f} s, later {statistics.median(times[1:]):.2f} s (median of {len(times) - 1})"
+            )
             for command, (calls, seconds) in usage.items():
                 print(f"  {command}: {calls / args.readings:.1f} calls and {seconds / args.readings:.2f} s a reading")
     finally:

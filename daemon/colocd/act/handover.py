@@ -11,6 +11,7 @@ import msgspec
 
 from coloc_topology.hostlist import fold
 from colocd.act import adoption, ending, placing, readback, victims
+from colocd.act.asked import RewrittenJob
 from colocd.act.deadlines import Deadlines
 from colocd.act.tools import Tools, fence_name, fenced
 from colocd.core.seats import in_order, words
@@ -42,7 +43,7 @@ class HandoverMachine:
             S.CHECKPOINTED: self._requeue,
             S.GRACE_EXPIRED: self._requeue,
             S.REQUEUED: self._requeued,
-            S.FREED: self._freed,
+            S.FREED: self._shaped_or_given_up,
             S.PLACED: self._placed,
             S.VERIFIED: self._verified,
         }
@@ -178,6 +179,12 @@ class HandoverMachine:
             what = f"job {', '.join(still)} does not end" if still else "somebody else holds them"
             return tools.save(h, abort=f"{words(h.places)} did not become free: {what}")
         return h
+
+    def _shaped_or_given_up(self, h: Handover) -> Handover:
+        try:
+            return self._freed(h)
+        except RewrittenJob as wrong:
+            return self.tools.save(self.tools.store.handover(h.id) or h, abort=str(wrong))
 
     def _freed(self, h: Handover) -> Handover:
         """Shape the free set, submit the replica into the fence, and wait until it runs."""

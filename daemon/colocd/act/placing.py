@@ -5,6 +5,7 @@ import msgspec
 from coloc_topology.fit import FitTable
 from coloc_topology.hostlist import fold
 from coloc_topology.shape import Level
+from colocd.act import asked
 from colocd.act.tools import Tools, fence_name, fenced
 from colocd.core.comment import own_key, own_token
 from colocd.core.seats import in_order
@@ -81,7 +82,7 @@ def any_choice_fits(table: FitTable, free: int, want: int, level: Level) -> bool
 
 
 def plug(tools: Tools, h: Handover, node: str, count: int) -> str | None:
-    """Submit `count` one-GPU plug jobs into the fence; None: submitted, else what went wrong."""
+    """Submit `count` one-GPU plugs into the fence; None: submitted, else what went wrong. Raises `asked.RewrittenJob`."""
     spec = tools.spec(h.service)
     job = Submission(
         name="coloc-plug",
@@ -95,10 +96,12 @@ def plug(tools: Tools, h: Handover, node: str, count: int) -> str | None:
         workdir="/",
         output="/dev/null",
     )
-    for _ in range(count):
+    for nth in range(count):
         result = tools.call(h, "plug", f"node:{node}", lambda: tools.slurm.submit(job))
         if not result.done:
             return result.detail or "a plug is not confirmed"
+        if nth == 0 and result.value:
+            asked.check(tools, h, result.value, job)
     return None
 
 
@@ -184,7 +187,7 @@ def submission(h: Handover, spec: ServiceSpec, key: str, address: str) -> Submis
 
 
 def submit_replica(tools: Tools, h: Handover, spec: ServiceSpec, address: str) -> tuple[Handover, str | None]:
-    """Submit the replica under a new key; (handover with the job, what went wrong)."""
+    """Submit the replica under a new key; (handover with the job, what went wrong). Raises `asked.RewrittenJob`."""
     attempt, key = int(h.data.get("attempt", 0)), replica_key(h)
     job = submission(h, spec, key, address)
     h = tools.save(h, submitted_at=h.data["submitted_at"] if tools.store.intent(key) else tools.clock.now())
@@ -192,8 +195,10 @@ def submit_replica(tools: Tools, h: Handover, spec: ServiceSpec, address: str) -
         key, "submit", f"service:{h.service}", lambda: tools.slurm.submit(job), payload={"slot": h.slot}, handover=h.id
     )
     if result.outcome is Outcome.DONE:
-        h = msgspec.structs.replace(h, job=result.value or result.detail)
-        return tools.save(h), None
+        h = tools.save(msgspec.structs.replace(h, job=result.value or result.detail))
+        if result.value:  # of this very call, not of one before a crash
+            asked.check(tools, h, result.value, job)
+        return h, None
     if result.outcome is Outcome.UNKNOWN:
         # It may still arrive. The next step looks for its key, and only after a pause gives that key up.
         return tools.save(h, unsure_since=tools.clock.now()), None

@@ -59,6 +59,9 @@ def given(tools: Tools, h: Handover, spec: ServiceSpec) -> Given | None:
     firm = spec.mode is Mode.GUARANTEED
     if set(got) != set(h.places):
         return Given(level, near, f"{words(got)} instead of {words(h.places)}")
+    if any(mask.bit_count() != spec.gpus_per_replica for mask in got.values()):
+        # Slurm gives what is asked: somebody has changed the job.
+        return Given(level, near, f"{words(got)} instead of {words(h.places)}", True)
     if hurt := broken(tools, got):
         return Given(level, near, f"{words(hurt)}, which have failed, instead of {words(h.places)}")
     if level < placing.required(h, spec) and firm:
