@@ -27,10 +27,11 @@ from colocd.core.outlook import Window, windows
 from colocd.core.plan import explain
 from colocd.core.reclaim import gpu_count
 from colocd.core.view import JobFacts, JobState, View, encode_view
+from colocd.endpoints import endpoints_of
 from colocd.errors import BadRequest, NotFound, SlurmUnreachable
 from colocd.gpu_use import gpu_use, node_sentences
 from colocd.metrics import Metrics
-from colocd.servicefile import parse_service, spec_to_json
+from colocd.servicefile import parse_service, spec_from_json, spec_to_json
 from colocd.store.port import Store
 from colocd.store.records import Decision, ServiceRow
 from colocd.valley_answers import Valleys
@@ -139,6 +140,16 @@ class Answers:
         if view is not None and any(n.name == text for n in view.nodes):
             return f"node:{text}"
         return f"service:{text}"
+
+    def endpoints(self, name: str) -> dict[str, Any]:
+        """See `Backend.endpoints`. From the store: a replica whose drain has just begun is not there any more."""
+        row = next((r for r in self._store.services() if r.name == name), None)
+        if row is None:
+            raise NotFound(f"there is no service {name}")
+        addresses = {n.name: n.address for n in self._view().nodes}
+        found = endpoints_of(spec_from_json(row.spec), self._store.replicas(), addresses)
+        listed = [{**msgspec.to_builtins(e), "target": e.target} for e in found]
+        return {"service": name, "at": self._clock.now(), "endpoints": listed}
 
     def valleys(self, hours: int) -> dict[str, Any]:
         """See `Backend.valleys`."""

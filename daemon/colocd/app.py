@@ -5,12 +5,14 @@ import logging
 import re
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
 from coloc_topology.shape import Shape
 from colocd.act.actor import Actor
 from colocd.act.handover import HandoverMachine
+from colocd.act.hooks import Hooks
 from colocd.act.pace import Pace
 from colocd.act.replicas import Replicas
 from colocd.act.tools import RETRY, Tools
@@ -24,6 +26,7 @@ from colocd.core.service import ServiceSpec
 from colocd.core.view import Node, ReplicaState, View
 from colocd.core.wishes import is_wish
 from colocd.core.wishes import subject as subject_of
+from colocd.endpoints import EndpointFiles, endpoints_of
 from colocd.errors import ColocError, SlurmUnknown, SlurmUnreachable, StoreUnavailable
 from colocd.gpus.board import GpuBoard
 from colocd.gpus.seen import GpuSource
@@ -76,7 +79,7 @@ class Daemon:
         self._machine = HandoverMachine(self.tools)
         self._pace = Pace(clock, config.cycle.handover_period)
         self._actor = Actor(self.tools, lambda: secrets.token_hex(8))
-        self._replicas = Replicas(self.tools)
+        self._replicas = Replicas(self.tools, Hooks(_folder(config.routing.hooks)))
         self._said: dict[str, str] = {}
         self._problems: dict[str, str] = {}
         self.handovers_open = False
@@ -92,6 +95,7 @@ class Daemon:
         self._hook.config = config.hook
         self.answers.config = config
         self._pace.first = config.cycle.handover_period
+        self._replicas.hooks.folder = _folder(config.routing.hooks)
         self._observer.forget_topology()
 
     def _spec(self, name: str) -> ServiceSpec | None:
@@ -162,10 +166,12 @@ class Daemon:
         else:
             # Handovers begun in act mode are finished: a fence left standing would be worse than one more action.
             self.step_handovers()
+        self._write_endpoints(view)
         return f"{'' if view.mode == 'act' else 'advice only: '}{result.summary}"
 
     def _act(self, seen: Observed, result: Plan) -> None:
         jobs = {j.ref: j for j in seen.cluster.jobs}
+        self._replicas.addresses = {n.name: n.address for n in seen.view.nodes}
         self._replicas.step(jobs, seen.ready, seen.idle)
         handovers = self.store.handovers(only_open=True)
         self._actor.sweep(seen.cluster.jobs, seen.cluster.reservations, handovers)
@@ -173,6 +179,19 @@ class Daemon:
             self._actor.carry_out(result, jobs)
         self._forget_removed(seen.view)
         self.step_handovers()
+
+    def _write_endpoints(self, view: View) -> None:
+        """Bring the routers' files up to what the store says now; a trouble is told once and stops nothing."""
+        folder = _folder(self.config.routing.endpoints)
+        if folder is None:
+            return
+        rows, addresses = self.store.replicas(), {n.name: n.address for n in view.nodes}
+        specs = [s.spec for s in view.services if not is_wish(s.spec.name)]
+        wrong = EndpointFiles(folder).write({s.name: endpoints_of(s, rows, addresses) for s in specs})
+        if wrong is not None:
+            self._say_once("endpoints", "coloc", "problem", wrong)
+        else:
+            self._said.pop("endpoints", None)
 
     def step_handovers(self) -> int:
         """Step every open handover that is due as far as it goes; returns how many stay open."""
@@ -268,6 +287,10 @@ class Daemon:
             self.store.roll_up(self.clock.now(), at_most=ROLL_UPS)
         except StoreUnavailable as error:
             log.warning("load history is not rolled up: %s", error)
+
+
+def _folder(path: str | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def _without_numbers(text: str) -> str:

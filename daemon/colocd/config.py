@@ -103,6 +103,15 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Group that may use `admin_socket`, besides root and colocd's own user. Not set: nobody else."""
 
 
+class RoutingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the site's routers learn which replicas take requests."""
+
+    endpoints: str | None = None
+    """Folder, coloc's own, for lists of ready replicas (Prometheus file_sd, HAProxy, nginx). Not set: none are written."""
+    hooks: str | None = None
+    """Folder of the programs that service files may name as `drain.hook`, root's alone. Not set: none is run."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -117,6 +126,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     policy: Policy = Policy()
     api: ApiConfig = ApiConfig()
     hook: HookConfig = HookConfig()
+    routing: RoutingConfig = RoutingConfig()
 
 
 def _database_url(value: str) -> str | None:
@@ -170,6 +180,8 @@ RULES: dict[str, Rule] = {
     "hook.evicted": Rule(check=lambda words: absolute_path(words[0]) if words else None),
     "hook.evicted[]": Rule(check=one_line),
     "hook.timeout": duration(high=600.0),
+    "routing.endpoints": Rule(check=absolute_path),
+    "routing.hooks": Rule(check=absolute_path),
 }
 """Range and unit of every key; a test walks the Structs and proves that none is missing."""
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pwd
 import re
 import stat
 import string
@@ -16,6 +15,7 @@ import msgspec
 from colocd.core.service import Measure, ServiceSpec
 from colocd.errors import BadFile
 from colocd.sbatch_options import option_reason, script_reason
+from colocd.service_odd import odd
 from colocd.telemetry.names import SERVERS, measures, selector
 from colocd.toml import Document
 from colocd.units import LONG, Rule, duration, one_line
@@ -112,6 +112,10 @@ RULES: dict[str, Rule] = {
     "capacity.learn": Rule(),
     "slo.ttft": duration(high=3600.0),
     "slo.tpot": duration(high=60.0),
+    "drain.url": Rule(check=_url),
+    "drain.hook": _matches(_WORD, "the name of a program in routing.hooks, without a path"),
+    "drain.timeout": duration(high=60.0),
+    "drain.settle": duration(zero=True, high=3600.0),
     "load.url": Rule(check=_url),
     "load.measure": Rule(),
     "load.server": Rule(
@@ -181,7 +185,7 @@ def inline_script(text: str, filename: str) -> str:
 
 def service_warnings(spec: ServiceSpec) -> list[str]:
     """Legal values that are hardly meant, and a user this host does not know; one sentence each."""
-    return list(_odd(spec))
+    return list(odd(spec, url_placeholders))
 
 
 def spec_to_json(spec: ServiceSpec) -> str:
@@ -270,31 +274,3 @@ def _read_script(folder: Path, name: str) -> str:
         return data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None
-
-
-def _odd(spec: ServiceSpec) -> Iterable[str]:
-    try:
-        pwd.getpwnam(spec.user)
-    except KeyError:
-        yield f"user {spec.user!r} is not known on this host"
-    load = url_placeholders(spec.load.url)
-    ready = url_placeholders(spec.ready.url) if spec.ready.url is not None else set()
-    for key, names in (("load.url", load), ("ready.url", ready)):
-        if spec.max_replicas > 1 and names & {"address", "node"} and not names & {"port", "slot"}:
-            yield f"{key} has neither {{port}} nor {{slot}}: two replicas on one node would be read at the same place"
-    if spec.ready.url is not None and not ready:
-        yield "ready.url names no replica ({address}, {port}): all replicas become ready together"
-    if spec.ready.url is None:
-        yield "ready.url is not set: a replica counts as ready as soon as its job runs"
-    if "port" in load | ready and "COLOC_PORT" not in spec.script:
-        yield "the URLs use {port}, but the script never mentions COLOC_PORT"
-    if spec.load.measure is Measure.BUSY:
-        yield "load.measure busy_gpus tells work from none, not much from little; metrics of the server are far better"
-    if spec.port_base < 1024:
-        yield "port_base is below 1024: an ordinary user's server cannot listen there"
-    if spec.lead_time > spec.ready.timeout:
-        yield "lead_time is longer than ready.timeout: replicas would be given up before they can be ready"
-    if spec.min_replicas == 0 and load:
-        yield "min_replicas is 0 and load is read from the replicas: with none running the load is unknown"
-    if spec.capacity.target_use > 0.95:
-        yield "capacity.target_use is above 0.95: there is hardly any room for bursts"

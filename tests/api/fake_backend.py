@@ -121,6 +121,13 @@ class FakeBackend:
             ],
         }
 
+    def endpoints(self, name: str) -> dict[str, Any]:
+        self._note("endpoints", name)
+        if name != "chat":
+            raise NotFound(f"there is no service {name}")
+        one = {"slot": 0, "address": "10.0.0.1", "port": 8000, "node": "n1", "job": "101", "target": "10.0.0.1:8000"}
+        return {"service": name, "at": AT, "endpoints": [one]}
+
     def valleys(self, hours: int) -> dict[str, Any]:
         self._note("valleys", hours)
         slots = [{"at": AT + n * 1800, "free": 12 if n < 4 else 0, "needs": {"chat": 3}} for n in range(2 * hours)]

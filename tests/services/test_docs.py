@@ -70,7 +70,7 @@ def test_the_service_page_has_every_key_with_its_default() -> None:
     pages = {"": rows(head), **{table.partition("]")[0]: rows(table) for table in tables}}
     assert pages[""].pop("script_file") == ""
     hints = typing.get_type_hints(ServiceSpec)
-    kinds = {"": ServiceSpec, **{name: hints[name] for name in ("capacity", "slo", "load", "ready")}}
+    kinds = {"": ServiceSpec, **{name: hints[name] for name in ("capacity", "slo", "drain", "load", "ready")}}
     for name, kind in kinds.items():
         expected = {}
         for field in msgspec.structs.fields(kind):

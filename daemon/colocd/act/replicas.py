@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from colocd.act.hooks import Hooks
 from colocd.act.placing import ALIVE
 from colocd.act.tools import Tools
 from colocd.core.seats import words
+from colocd.core.service import ServiceSpec
 from colocd.core.view import Job, JobState, ReplicaState
 from colocd.learning import remember_start
 from colocd.store.records import ReplicaRow
@@ -15,8 +17,11 @@ from colocd.store.records import ReplicaRow
 class Replicas:
     """Steps the replica rows once a cycle. Deadlines use the wall clock: a replica's start is minutes, not a grace."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, hooks: Hooks) -> None:
         self.tools = tools
+        self.hooks = hooks
+        self.addresses: dict[str, str] = {}
+        """NodeAddr by node name, as last read."""
 
     def step(
         self, jobs: Mapping[str, Job], ready: Mapping[tuple[str, int], bool | None], idle: set[tuple[str, int]]
@@ -72,8 +77,29 @@ class Replicas:
     def _draining(self, row: ReplicaRow, idle: bool) -> None:
         spec = self.tools.spec(row.service)
         grace = spec.drain_grace if spec is not None else 0.0
-        if idle or self.tools.clock.now() - float(row.data.get("drain_since", 0.0)) > grace:
+        since = self.tools.clock.now() - float(row.data.get("drain_since", 0.0))
+        if since > grace:
             self._cancel(row, "drain")
+            return
+        told = "told_at" in row.data or spec is None
+        if spec is not None and not told:
+            told = self._tell_router(spec, row)
+            if told and (spec.drain.url is not None or spec.drain.hook is not None):
+                return  # What counts as idle must be read after the router was told.
+        if idle and told and (spec is None or since >= spec.drain.settle):
+            self._cancel(row, "drain")
+
+    def _tell_router(self, spec: ServiceSpec, row: ReplicaRow) -> bool:
+        """Run the drain hooks once; True when that is over, however it ended."""
+        tools = self.tools
+        done, wrong = self.hooks.tell(spec, row, self.addresses.get(row.node or "", ""))
+        if done:
+            tools.store.put_replica(
+                msgspec.structs.replace(row, data={**row.data, "told_at": tools.clock.now(), "told": wrong})
+            )
+        if wrong is not None:
+            tools.tell(f"service:{row.service}", "hook-failed", f"replica {row.slot} drains all the same: {wrong}")
+        return done
 
     def _cancel(self, row: ReplicaRow, kind: str) -> None:
         tools = self.tools

@@ -25,6 +25,10 @@ class Backend(Protocol):
         """`subject` is a job ref, `service:NAME`, `handover:N`, or a bare service name: `{subject, now, decisions[…]}`."""
         ...
 
+    def endpoints(self, name: str) -> dict[str, Any]:
+        """Replicas of a service that take requests: `{service, at, endpoints[{slot, address, port, node, job, target}]}`."""
+        ...
+
     def valleys(self, hours: int) -> dict[str, Any]:
         """GPUs that no service needs in the next hours: `at, step, quantile, gpus, blind[…], slots[…], valleys[…]`."""
         ...

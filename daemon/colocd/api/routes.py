@@ -52,6 +52,7 @@ def build_app(backend: Backend, *, admin: bool, pool: Executor) -> Starlette:
         ("/v1/queue", api.queue),
         ("/v1/report", api.report),
         ("/v1/services", api.services),
+        ("/v1/services/{name}/endpoints", api.endpoints),
         ("/metrics", api.metrics),
     ]
     changes: list[tuple[str, str, Handler]] = [
@@ -150,6 +151,9 @@ class _Api:
 
     async def services(self, request: Request) -> Response:
         return await self._json(self._backend.services)
+
+    async def endpoints(self, request: Request) -> Response:
+        return await self._json(self._backend.endpoints, request.path_params["name"])
 
     async def metrics(self, request: Request) -> Response:
         return Response(await self._call(self._backend.metrics), headers={"content-type": METRICS_TYPE})

@@ -69,6 +69,19 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 600.0
 
 
+class Draining(msgspec.Struct, frozen=True, kw_only=True):
+    """How the service's router learns that a replica takes no new requests. Seconds."""
+
+    url: str | None = None
+    """POST here when a drain begins; None: no call."""
+    hook: str | None = None
+    """Name of a program in the site's hook folder; None: none."""
+    timeout: float = 10.0
+    """Longest time for each of them."""
+    settle: float = 0.0
+    """A replica without requests is not ended before this long after its drain began."""
+
+
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """Where load is read: Prometheus text at `url`, per replica if it contains `{address}` or `{port}`, else once."""
 
@@ -102,6 +115,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     port_base: int = 8000
     ready: Ready = Ready()
     slo: Slo = Slo()
+    drain: Draining = Draining()
     drain_grace: float = 60.0
     lead_time: float = 120.0
     priority: int = 0

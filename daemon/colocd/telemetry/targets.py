@@ -19,8 +19,13 @@ def per_replica(url: str) -> bool:
 
 def fill_url(url: str, spec: ServiceSpec, replica: Replica, address: str) -> str:
     """Put a replica's values into a URL. `address` is Slurm's NodeAddr; an IPv6 one gets its brackets."""
+    return fill_address(url, spec, replica.slot, replica.node or "", address)
+
+
+def fill_address(url: str, spec: ServiceSpec, slot: int, node: str, address: str) -> str:
+    """See `fill_url`."""
     host = f"[{address}]" if ":" in address and not address.startswith("[") else address
-    return url.format(address=host, node=replica.node or "", port=spec.port_base + replica.slot, slot=replica.slot)
+    return url.format(address=host, node=node, port=spec.port_base + slot, slot=slot)
 
 
 def load_targets(spec: ServiceSpec, replicas: Iterable[Replica], addresses: Mapping[str, str]) -> tuple[Target, ...]:
