@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo import files
+from tests.helpers.daemon_rig import SERVICE, Endpoint
 from tests.helpers.live import LiveSite
 
+from colocd.app import Daemon
 from colocd.clock import SystemClock
-from colocd.config import Config, SlurmConfig
+from colocd.config import Config, DatabaseConfig, SlurmConfig, TopologyConfig, TopologySource
+from colocd.core.policy import Policy
 from colocd.core.view import Held, JobState
 from colocd.errors import SlurmRefused
-from colocd.site_check import examine
+from colocd.site_check import Weight, examine
 from colocd.slurm.cli import CliSlurm
 from colocd.slurm.port import JobUpdate, Submission
+from colocd.store import open_store
+from colocd.store.schema import upgrade
 from colocd.testcluster import PrivateCluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.root, pytest.mark.timeout(240)]
@@ -86,7 +92,7 @@ def test_an_operator_may_do_what_coloc_does(accounted: PrivateCluster, slurm: Cl
     def work() -> list[str]:
         site = slurm.site()
         assert (site.user, site.privileged) == (OPERATOR, True)
-        slurm.reserve("coloc-test", "n1", [OPERATOR], 10)
+        slurm.reserve("coloc-test", ("n1",), [OPERATOR], 10)
         slurm.signal([ref], "CONT", "all")
         slurm.update(ref, JobUpdate(comment="[coloc v=1]"))
         slurm.requeue([ref], hold=True)
@@ -119,6 +125,88 @@ def test_an_ordinary_user_is_told_what_is_missing(accounted: PrivateCluster, slu
 
     (told,) = as_user(OWNER, work)
     assert told == f"user {OWNER} may not hold, requeue or update other people's jobs, nor make reservations"
+
+
+def test_colocd_runs_as_an_operator(accounted: PrivateCluster, slurm: CliSlurm) -> None:
+    """The closed loop of an unprivileged colocd: it fills with another user's job and takes its GPUs back."""
+    folder = Path(tempfile.mkdtemp(prefix="coloc-op-"))
+    folder.chmod(0o777)
+    load = Endpoint()
+    mark = "[coloc v=1 signal=USR1 to=batch interval=1 cost=1 grace=20]"
+    words = ["--parsable", "--hold", "--requeue", "--gres=gpu:8", "--output=/dev/null", f"--comment={mark}"]
+    script = (
+        "#!/bin/bash\ntrap 'scontrol update jobid=$SLURM_JOB_ID comment=\""
+        + mark[:-1]
+        + " yielded=$(date +%s)]\"' USR1\n"
+    )
+    script += "while :; do sleep 0.2; done\n"
+    ref = accounted.run("sbatch", *words, user=OWNER, text=script).stdout.strip()
+
+    def work() -> list[str]:
+        clock = SystemClock()
+        (folder / "topo.txt").write_text(files.topology_text(accounted.spec.shape))
+        config = Config(
+            mode="act",
+            database=DatabaseConfig(url=f"sqlite:///{folder / 'coloc.db'}"),
+            slurm=SlurmConfig(conf=str(accounted.conf), timeout=20.0, calls_per_minute=6000),
+            topology=TopologyConfig(sources=(TopologySource(nodes="n1", file=str(folder / "topo.txt")),)),
+            policy=Policy(
+                protected_runtime=0.0,
+                min_useful=1.0,
+                retry_after=1.0,
+                valley_quantile=0.5,
+                peak_quantile=0.5,
+                grace=20.0,
+            ),
+        )
+        upgrade(config.database.url)
+        store = open_store(config.database.url)
+        daemon = Daemon(config, CliSlurm(config.slurm, clock), store, clock)
+
+        def until(done: Callable[[], bool]) -> None:
+            end = clock.monotonic() + 60
+            while not done():
+                assert clock.monotonic() < end, [d.text for d in store.decisions(limit=30)]
+                daemon.cycle()
+                daemon.step_handovers()
+                clock.sleep(0.3)
+
+        def running(name: str) -> bool:
+            return any(j.name.startswith(name) and j.state is JobState.RUNNING for j in slurm.read().jobs)
+
+        until(lambda: slurm.jobs([ref])[ref].state is JobState.RUNNING)
+        text = SERVICE.format(name="chat", port=load.port).replace('user = "root"', f'user = "{OPERATOR}"')
+        daemon.answers.apply_service(text, "chat.toml")
+        until(lambda: running("coloc-chat"))
+        until(lambda: not store.handovers(only_open=True))
+        told = [d.text for d in store.decisions(limit=100) if d.kind == "released"]
+        daemon.answers.remove_service("chat")
+        until(lambda: not running("coloc-chat"))
+        store.close()
+        return told
+
+    try:
+        load.value = 5.0
+        (told, *_) = as_user(OPERATOR, work)
+        assert "1 acknowledged" in told
+    finally:
+        load.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_federation_is_refused(accounted: PrivateCluster, slurm: CliSlurm) -> None:
+    accounted.run("sacctmgr", "-i", "add", "federation", "far", "clusters=coloctest")
+    try:
+        clock = SystemClock()
+        end = clock.monotonic() + 30
+        while slurm.site().federation is None and clock.monotonic() < end:
+            clock.sleep(0.5)
+        found = examine(slurm.site(), slurm.read(), Config())
+        assert [f.text for f in found if f.weight is Weight.ERROR] == [
+            "this cluster is a member of the federation far: its jobs may be revoked and started elsewhere"
+        ]
+    finally:
+        accounted.run("sacctmgr", "-i", "delete", "federation", "far")
 
 
 def test_a_limit_of_the_service_owner_is_told_and_nothing_is_lost(accounted: PrivateCluster, slurm: CliSlurm) -> None:
