@@ -110,3 +110,19 @@ def test_slurm_wakes_coloc_when_a_job_ends(tmp_path: Path) -> None:
         site.coloc("history")  # a cycle has passed, the next one is a minute away
         site.cluster.run("scancel", first)
         site.until(lambda: site.states([second]) == {JobState.RUNNING}, "the second job", seconds=30)
+
+
+def test_a_node_whose_cpus_are_held_by_others_costs_nobody_his_gpus() -> None:
+    with small({"service": {"cpus_per_replica": 6}}) as site:
+        site.begin()  # no load: the service wants one replica all the same
+        site.until(lambda: site.ready() == 1, "the first replica")
+        (ref,) = (site.submit("train-0", 4),)
+        site.until(lambda: site.states([ref]) == {JobState.RUNNING}, "the batch job")
+        hog = site.cluster.run("sbatch", "--parsable", "-c8", "--output=/dev/null", "--wrap=sleep 600").stdout.strip()
+        site.until(lambda: site.job(hog).state is JobState.RUNNING, "a job without GPUs")
+        site.load(15)
+        site.until(lambda: any("too few CPUs" in text for text in site.decisions("short")), "the reason")
+        assert site.states([ref]) == {JobState.RUNNING}
+        site.cluster.run("scancel", hog)
+        site.until(lambda: site.ready() == 2, "the second replica")
+        assert site.lost("train-0") == 0

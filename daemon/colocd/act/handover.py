@@ -110,8 +110,9 @@ class HandoverMachine:
         tools = self.tools
         places = fenced(h)
         nodes, jobs = tools.slurm.nodes(list(places)), tools.slurm.jobs(h.victims)
+        cpus = dict.fromkeys(h.places, self._spec(h).cpus_per_replica)
         # Whoever was told waits for the requeue, whatever has become of the plan meanwhile.
-        wrong = None if ending.told(tools, h) else readback.plan_broken(places, nodes, jobs)
+        wrong = None if ending.told(tools, h) else readback.plan_broken(places, nodes, jobs, cpus)
         if wrong is not None:
             return tools.save(h, abort=wrong)
         if not any(victims.holding(job) for job in jobs.values()):

@@ -9,12 +9,18 @@ from colocd.act.tools import Tools
 from colocd.core.places import domain_of
 from colocd.core.seats import gpus_words, words
 from colocd.core.service import Closeness, Mode, ServiceSpec
+from colocd.core.victims import cpus_per_node
 from colocd.core.view import Job, Node
 from colocd.store.records import Handover
 
 
-def plan_broken(places: Mapping[str, int], nodes: Mapping[str, Node], jobs: Mapping[str, Job]) -> str | None:
-    """Why the plan does not hold any more now that the fence stands; None: it does. `jobs`: the victims."""
+def plan_broken(
+    places: Mapping[str, int], nodes: Mapping[str, Node], jobs: Mapping[str, Job], cpus: Mapping[str, int]
+) -> str | None:
+    """Why the plan does not hold any more now that the fence stands; None: it does.
+
+    `jobs`: the victims; `cpus`: what the replica needs, by node.
+    """
     for name, node in nodes.items():
         if not node.up:
             return f"node {name} is {node.state}"
@@ -26,6 +32,13 @@ def plan_broken(places: Mapping[str, int], nodes: Mapping[str, Node], jobs: Mapp
                 return f"the GPUs of job {job.ref} cannot be read"
             theirs |= job.gpus.get(name, 0)
         taken = node.used & places[name] & ~theirs
+        freed = sum(cpus_per_node(job) for job in jobs.values() if name in (job.gpus or {}))
+        if (
+            node.cpus is not None
+            and node.cpus_used is not None
+            and node.cpus - node.cpus_used + freed < cpus.get(name, 0)
+        ):
+            return f"only {node.cpus - node.cpus_used + freed} CPUs of {name} are free or come free, and {cpus[name]} are needed"
         if taken:
             return f"{gpus_words(taken)} of {name} were taken before the fence stood"
     return None

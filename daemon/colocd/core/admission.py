@@ -3,9 +3,10 @@
 import numpy as np
 
 from colocd.core.index import Ints, popcount
-from colocd.core.pack import Pack, cpus_per_node, per_node
+from colocd.core.pack import Pack, per_node
 from colocd.core.policy import Policy
 from colocd.core.runtimes import remaining
+from colocd.core.victims import cpus_per_node
 from colocd.core.view import Job, JobFacts, JobState, View
 
 LATE = 0.9

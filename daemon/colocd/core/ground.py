@@ -18,6 +18,7 @@ class Ground(NodeKeys):
 
     `later[n]`: GPUs of node n that come free without any further eviction, once a handover is through that is open or planned.
     `lifted`: no budget keeps a job from being evicted.
+    `cpu_reach[n]`: CPUs of node n that are free or can be freed; `cramped`: rows that bring a service too few, as was found out.
     `hosts`: node rows of each service's replicas, for services whose replicas may not share a node.
     """
 
@@ -38,6 +39,9 @@ class Ground(NodeKeys):
         self._masks: Ints = np.where(self._ok[index.holder_job], index.holder_mask, 0)
         self._costs: Ints = self._cost[index.holder_job]
         self._found: dict[Request, Found] = {}
+        freed = np.where(self._masks != 0, index.job_cpus[index.holder_job], 0).sum(axis=1)
+        self.cpu_reach: Ints = index.cpus + freed
+        self.cramped: dict[str, set[int]] = {}
         for service in view.services:
             names = {name for r in service.replicas if r.state is not ReplicaState.GONE for name in r.places}
             names |= {name for h in view.handovers if h.service == service.spec.name for name in h.places}
@@ -81,6 +85,8 @@ class Ground(NodeKeys):
         for name in ("free_masks", "open", "later", "hits", "_ok", "_alive", "_masks"):
             setattr(twin, name, getattr(self, name).copy())
         twin._cost, twin._costs, twin._milli, twin._reachable = self._cost, self._costs, self._milli, self._reachable
+        twin.cpu_reach = self.cpu_reach
+        twin.cramped = {name: set(rows) for name, rows in self.cramped.items()}
         twin.hosts = {name: set(rows) for name, rows in self.hosts.items()}
         twin.why_closed, twin.gone = dict(self.why_closed), set(self.gone)
         twin._found = {

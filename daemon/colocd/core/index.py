@@ -18,6 +18,7 @@ from colocd.core.victims import (
     LEVEL_FACTOR,
     MAX_COST,
     barred_for_good,
+    cpus_per_node,
     dearness,
     gpu_count,
     protected_by_deadline,
@@ -39,7 +40,7 @@ _SPARE = 64
 _JOB_COLUMNS = {
     "started": np.float64, "saved": np.float64, "gpus": np.float64, "restart": np.float64,
     "level": np.float64, "evictions": np.float64,
-    "user": np.int64, "dear": np.int8, "alive": np.bool_,
+    "user": np.int64, "dear": np.int8, "alive": np.bool_, "job_cpus": np.int64,
 }  # fmt: skip
 
 
@@ -90,6 +91,7 @@ class PlannerIndex:
     user: Ints
     dear: NDArray[np.int8]
     alive: Bools
+    job_cpus: Ints
 
     def update(self, view: View) -> int:
         """Bring the arrays to this view; returns how many nodes' contents changed (all of them after a rebuild)."""
@@ -237,6 +239,7 @@ class PlannerIndex:
         self.started[row] = job.started
         self.saved[row] = math.inf if saved is None else saved
         self.gpus[row] = gpu_count(job)
+        self.job_cpus[row] = cpus_per_node(job)
         self.restart[row] = restart_cost(job, view)
         self.evictions[row] = facts.evictions
         self.dear[row] = dearness(job, facts, view)

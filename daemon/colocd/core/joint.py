@@ -33,10 +33,13 @@ class Spot(NamedTuple):
 
 
 def allowed(land: Ground, spec: ServiceSpec) -> Bools:
-    """Nodes that may run the service at all: in its partition, with a known topology, without a replica if they spread."""
+    """Nodes that may run the service at all: in its partition, known topology, CPUs to be had, no replica if they spread."""
     members = land.index.partitions.get(spec.partition)
     known: Bools = land.index.shape >= 0
     able = known & members if members is not None else np.zeros_like(known)
+    able = able & (land.cpu_reach >= spec.cpus_per_replica)
+    if land.cramped.get(spec.name):
+        able[sorted(land.cramped[spec.name])] = False
     if spec.spread and land.hosts.get(spec.name):
         able[sorted(land.hosts[spec.name])] = False
     return able

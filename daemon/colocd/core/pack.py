@@ -23,7 +23,7 @@ from colocd.core.index import NEAR, Bools, Ints, popcount
 from colocd.core.picks import Picks
 from colocd.core.search import NEVER
 from colocd.core.valleys import kept_back
-from colocd.core.victims import NEVER_AGAIN, dearness, is_dear
+from colocd.core.victims import NEVER_AGAIN, cpus_per_node, dearness, is_dear
 from colocd.core.view import Job, JobFacts
 
 HORIZONS = (3600.0, 4 * 3600.0, 12 * 3600.0)
@@ -39,11 +39,6 @@ def per_node(job: Job) -> int:
     if job.gpus_per_node is not None:
         return job.gpus_per_node
     return -(-job.gpus_requested // max(1, job.nodes_requested))
-
-
-def cpus_per_node(job: Job) -> int:
-    """CPUs the job takes on each of its nodes."""
-    return -(-job.cpus_requested // max(1, job.nodes_requested))
 
 
 class Kind(NamedTuple):

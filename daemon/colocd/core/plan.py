@@ -15,7 +15,8 @@ from colocd.core.index import PlannerIndex
 from colocd.core.joint import Spot
 from colocd.core.need import at_once, need
 from colocd.core.reclaim import ground, make_choice
-from colocd.core.together import Want, place_all
+from colocd.core.roomy import place_roomy
+from colocd.core.together import Want
 from colocd.core.view import ServiceView, View
 from colocd.core.why import where
 from colocd.core.wide import Ask, Starts, start_group, turns
@@ -47,7 +48,7 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
         if turn.group:
             start_group(groups, turn)
             continue
-        joint = place_all(land, [Want(ask.spec, ask.lacks) for ask in turn.asks])
+        joint = place_roomy(land, [Want(ask.spec, ask.lacks) for ask in turn.asks])
         land = groups.land = joint.land
         for ask, spots in zip(turn.asks, joint.spots, strict=True):
             starts, told = _starts(ask.service, ask.wanted, view, spots, land)

@@ -49,6 +49,11 @@ def is_dear(job: Job, facts: JobFacts, view: View) -> bool:
     )
 
 
+def cpus_per_node(job: Job) -> int:
+    """CPUs the job takes on each of its nodes, rounded up."""
+    return -(-job.cpus_requested // max(1, job.nodes_requested))
+
+
 def gpu_count(job: Job) -> int:
     """GPUs the job holds on all its nodes, or asked for when that is unknown."""
     held = sum(m.bit_count() for m in job.gpus.values()) if job.gpus else 0

@@ -26,6 +26,8 @@ def reasons(spec: ServiceSpec, at: Ground) -> dict[str, str]:
             told[node.name] = "its topology is unknown"
         elif keys[i] >= NEVER:
             told[node.name] = _too_little(spec, at, i)
+        elif at.cpu_reach[i] < spec.cpus_per_replica or i in at.cramped.get(spec.name, ()):
+            told[node.name] = f"has too few CPUs: a replica needs {spec.cpus_per_replica}, and other jobs keep theirs"
     return told
 
 
