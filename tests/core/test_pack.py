@@ -244,3 +244,17 @@ def test_a_victim_is_not_started_while_its_handover_is_open() -> None:
     started = [a.job for a in plan(free).actions if isinstance(a, Release)]
     leaving = [a.job for a in plan(msgspec.structs.replace(free, handovers=(brief,))).actions if isinstance(a, Release)]
     assert (started, leaving) == (["7"], [])
+
+
+def test_a_job_is_not_started_in_the_seconds_after_its_requeue() -> None:
+    """Slurm's submit time of a requeued job is its requeue; that of a new job means nothing here."""
+
+    def told(**facts: object) -> tuple[list[str], list[str]]:
+        job = msgspec.structs.replace(batch(7, held=Held.ADMIN), **facts)
+        made = plan(view(job, facts={"7": JobFacts(ours=True, ever_released=True)}))
+        why = [n.text for n in made.notes if n.subject == "job:7"]
+        return [a.job for a in made.actions if isinstance(a, Release)], why
+
+    assert told(restarts=1, submitted=AT - 1.5) == ([], ["was requeued just now: Slurm may start it again in 0.5 s"])
+    assert told(restarts=1, submitted=AT - 2.0)[0] == ["7"]
+    assert told(restarts=0, submitted=AT - 0.1)[0] == ["7"]

@@ -4,6 +4,7 @@ Its owner keeps it: coloc never cancels it. When the handover fails, the job goe
 """
 
 from colocd.act.tools import Tools, fence_name
+from colocd.core.queueing import settling
 from colocd.core.seats import in_order
 from colocd.core.service import Mode
 from colocd.core.view import Held, Job, JobState
@@ -39,6 +40,8 @@ def admit(tools: Tools, h: Handover) -> tuple[Handover, str | None]:
     job = tools.slurm.jobs([ref]).get(ref)
     if job is None or job.state is not JobState.PENDING:
         return tools.save(h, abort=f"job {ref} does not wait for a place any more"), None
+    if (soon := settling(job, tools.clock.now())) > 0:
+        return h, f"job {ref} was requeued just now: Slurm may start it again in {soon:.1f} s"
     change = JobUpdate(nodes=in_order(h.places), reservation=fence_name(h), start_now=job.restarts > 0)
     result = tools.call(h, "admit", f"job:{ref}", lambda: tools.slurm.update(ref, change))
     if not result.done:

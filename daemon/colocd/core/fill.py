@@ -14,7 +14,7 @@ from colocd.core.index import NO_FACTS, Ints, popcount
 from colocd.core.need import reserve
 from colocd.core.pack import Pack, per_node
 from colocd.core.policy import Policy
-from colocd.core.queueing import place_of
+from colocd.core.queueing import place_of, settling
 from colocd.core.valleys import kept_back
 from colocd.core.victims import gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, View
@@ -140,6 +140,8 @@ class _Filling:
         """What keeps a job back whatever is free."""
         if facts.parked is not None:
             return f"parked: {facts.parked}; `coloc unpark {job.ref}` lets it try again"
+        if (soon := settling(job, self.view.at)) > 0:
+            return f"was requeued just now: Slurm may start it again in {soon:.1f} s"
         cooled = None if facts.evicted_at is None else facts.evicted_at + self.policy.cooldown
         pause = max((t for t in (facts.retry_at, cooled) if t is not None), default=None)
         if pause is not None and pause > self.view.at:

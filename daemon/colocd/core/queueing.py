@@ -81,6 +81,18 @@ def level_of(job: Job, policy: Policy) -> int:
     return ORDINARY if kind is None else kind.level
 
 
+SETTLING = 2.0
+"""Seconds for which a requeued job is not started again: Slurm fails one that starts in the second in which its nodes were told
+to end it ("job credential revoked"). Slurm itself waits for longer than its credentials live; a release by coloc does not."""
+
+
+def settling(job: Job, at: float) -> float:
+    """Seconds until a requeued job may be started again; 0: now. Slurm's submit time of a requeued job is its requeue."""
+    if job.restarts == 0 or job.submitted is None:
+        return 0.0
+    return max(0.0, job.submitted + SETTLING - at)
+
+
 def place_of(job: Job, facts: JobFacts, policy: Policy) -> tuple[int, float, float, tuple[int, int]]:
     """Sort key of a waiting job, smallest first: class, tag with ageing, age. A job without a tag goes by its age alone."""
     submitted = job.submitted or 0.0
