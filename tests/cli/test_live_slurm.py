@@ -143,7 +143,7 @@ def test_option_table_agrees_with_this_sbatch(clean_cluster: PrivateCluster) -> 
 
 
 def test_the_documented_script(clean_cluster: PrivateCluster, submit: Submit) -> None:
-    found = re.search(r"```sh\n(.*?)```", DOCS.read_text(), re.S)
+    found = re.search(r"```sh\n(#!/bin/bash.*?)```", DOCS.read_text(), re.S)
     assert found
     path = shlex.quote(python_path()["PYTHONPATH"])
     coloc = f'coloc() {{ PYTHONPATH={path} {shlex.quote(sys.executable)} -m coloc_cli.main "$@"; }}\n'

@@ -98,7 +98,7 @@ def test_an_agents_life(rig: Rig) -> None:
     site.load(10 * islands - 5)
     site.until(lambda: site.ready() == islands, "a replica on every island that is whole", 120)
     (service,) = site.ask("status")["services"]
-    assert next(r for r in service["replicas"] if r["node"] == "n1")["gpus"] == "4-7"
+    assert next(r for r in service["replicas"] if r["node"] == "n1")["places"] == {"n1": "4-7"}
     assert sum(r["node"] == "n1" for r in service["replicas"]) == 1
 
     assert site.colocd is not None

@@ -25,7 +25,7 @@ def handover_on(site: LiveSite) -> str:
     nodes: list[str] = []
 
     def open_one() -> bool:
-        nodes[:] = [h["node"] for h in site.status()["handovers"]]
+        nodes[:] = [name for h in site.status()["handovers"] for name in h["places"]]
         return bool(nodes)
 
     site.until(open_one, "the begin of a handover")

@@ -41,7 +41,7 @@ file = "x"
 k = +1e3
 '''
 
-KEYS = "mode, database, slurm, topology, cycle, telemetry, forecast, policy, api"
+KEYS = "mode, database, slurm, topology, cycle, telemetry, forecast, policy, api, hook, routing"
 
 
 def test_lines_of_every_way_to_write_a_key() -> None:

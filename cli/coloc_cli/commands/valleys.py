@@ -21,7 +21,7 @@ DIGITS = ".123456789ABCDEFG"
 @shared_options
 @pass_app
 def command(app: App, hours: int, node: str | None, everything: bool, as_json: bool) -> None:
-    """GPUs that no service will need in the next hours, by time and by island."""
+    """GPUs that no service will need, by time and island."""
     with app.client() as client:
         told = client.valleys(hours)
     if node is not None:
