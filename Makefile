@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-evictions bench bench-slurm bench-paper bench-planner bench-optimum bench-pack clean
+.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-evictions bench bench-forecast bench-slurm bench-paper bench-planner bench-optimum bench-pack clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -57,7 +57,7 @@ test-slurm: setup  ## contract tests on each release of Slurm, through each adap
 	@$(PY) -m tools.test_slurm
 
 # these take long or need something more, and have targets of their own
-LONG_BENCHES := $(addprefix bench/bench_,slurm.py paper.py planner.py optimum.py pack.py)
+LONG_BENCHES := $(addprefix bench/bench_,forecast.py slurm.py paper.py planner.py optimum.py pack.py)
 BENCH := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY)
 
 bench: setup  ## measurements (bench/) that are quick
@@ -78,6 +78,9 @@ bench-optimum: setup  ## the planner against the proven optimum (bench-optimum.j
 
 bench-pack: setup  ## reclaims with and without coloc's placement of batch jobs (bench-pack.json); about ten minutes
 	@$(BENCH) bench/bench_pack.py --json bench-pack.json
+
+bench-forecast: setup  ## backtests of the loads in DATA=FOLDER (docs/benchmarks-forecast.md); about 2 minutes
+	@$(BENCH) bench/bench_forecast.py "$(DATA)"
 
 clean:  ## remove .venv, caches and reports
 	rm -rf $(VENV) build dist demo-report.json bench-*.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks

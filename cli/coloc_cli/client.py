@@ -71,6 +71,10 @@ class Client:
         asked = {key: value for key, value in (("month", month), ("user", user)) if value is not None}
         return self._list(self._read.ask("GET", "/v1/report", params=asked))
 
+    def forecast(self, name: str) -> dict[str, Any]:
+        """See `Backend.forecast`."""
+        return self._object(self._read.ask("GET", f"/v1/forecast/{quote(name, safe='')}"))
+
     def services(self) -> list[dict[str, Any]]:
         """See `Backend.services`."""
         return self._list(self._read.ask("GET", "/v1/services"))

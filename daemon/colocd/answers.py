@@ -17,6 +17,7 @@ from colocd.answer_words import (
     job_story,
     service_words,
 )
+from colocd.answers_forecast import forecast_answer
 from colocd.api.peer import peer, signed
 from colocd.api.rights import check_apply
 from colocd.clock import Clock
@@ -88,6 +89,10 @@ class Answers:
             "services": self.services(),
             "handovers": [handover_words(h) for h in self._store.handovers(only_open=True)],
         }
+
+    def forecast(self, name: str) -> dict[str, Any]:
+        """See `Backend.forecast`."""
+        return forecast_answer(name, self._view(), self._store)
 
     def view(self) -> bytes:
         """See `Backend.view`."""
@@ -234,9 +239,8 @@ class Answers:
         if changed:
             now = self._clock.now()
             self._store.put_service(ServiceRow(name=spec.name, spec=wanted, applied_at=now))
-            self._decide(
-                f"service:{spec.name}", "apply", f"the service was {'changed' if old is not None else 'applied'}"
-            )
+            what = "changed" if old is not None else "applied"
+            self._decide(f"service:{spec.name}", "apply", f"the service was {what}")
         return {"name": spec.name, "changed": changed}
 
     def remove_service(self, name: str) -> dict[str, Any]:
@@ -270,9 +274,7 @@ class Answers:
         """See `Backend.owner`."""
         view = self._last[0] if self._last is not None else None
         found = next((j.user for j in view.jobs if j.ref == ref), None) if view is not None else None
-        if found is None:
-            found = next((r.user for r in self._store.jobs(unended=False) if r.ref == ref), None)
-        return found
+        return found or next((r.user for r in self._store.jobs(unended=False) if r.ref == ref), None)
 
     def metrics(self) -> bytes:
         """See `Backend.metrics`."""

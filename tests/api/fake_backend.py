@@ -34,6 +34,33 @@ def sample_services() -> list[dict[str, Any]]:
     ]
 
 
+NOW = 1_760_000_000.0
+FORECAST: dict[str, Any] = {
+    "service": "chat",
+    "at": NOW,
+    "measure": "concurrency",
+    "load": 12.0,
+    "history": [[NOW - 600 * i, None if i == 9 else 10.0 + i % 7] for i in range(40, 0, -1)],
+    "step": 900.0,
+    "points": [
+        {
+            "ahead": 900.0 * i,
+            "values": {"0.5": 10.0 + i % 5, "0.75": 15.0, "0.9": 16.0 + i % 5, "0.95": 22.0, "0.99": 25.0},
+        }
+        for i in range(24)
+    ],
+    "trust": 0.9,
+    "basis": "cycle found; <1 h ahead & more",
+    "records": [
+        {"ahead": 3600.0, "wape": 0.05, "persistence": 0.2, "covered95": 0.95, "seen": 900, "used": "weekly profile"}
+    ],
+    "have": 2,
+    "carried": 20.0,
+    "quantile": 0.9,
+    "valleys": [[3600.0, 7200.0]],
+}
+
+
 class FakeBackend:
     """Implements `colocd.api.backend.Backend`; `calls` says what was asked, `gate` holds `queue()` until it is set."""
 
@@ -180,6 +207,12 @@ class FakeBackend:
     def override(self, name: str, reason: str) -> dict[str, Any]:
         self._note("override", name, reason)
         return {"name": name, "override": reason or None}
+
+    def forecast(self, name: str) -> dict[str, Any]:
+        self._note("forecast", name)
+        if name != "chat":
+            raise NotFound(f"there is no service {name!r}")
+        return FORECAST
 
     def services(self) -> list[dict[str, Any]]:
         self._note("services")

@@ -1,5 +1,6 @@
 """`coloc forecast`: a service's foreseen load, and how well the forecaster does on a recorded one."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -7,6 +8,7 @@ import click
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
 from coloc_cli.durations import duration
+from colocd.errors import BadRequest
 
 
 class ServiceGroup(click.Group):
@@ -71,6 +73,51 @@ def backtest(app: App, /, file: str, as_json: bool, **options: Any) -> None:
         *((name.replace("_", " "), *_cells(s)) for name, s in found["baselines"].items()),
     ]
     output.show(("FORECAST", "WAPE%", "PINBALL95%", "COVERAGE95%"), rows, right="WAPE% PINBALL95% COVERAGE95%")
+
+
+@command.command()
+@click.argument("service")
+@click.option("--svg", metavar="FILE", help="Write the picture as SVG.")
+@click.option("--png", metavar="FILE", help="Write the picture as PNG (needs Pillow).")
+@json_option
+@shared_options
+@pass_app
+def show(app: App, service: str, svg: str | None, png: str | None, as_json: bool) -> None:
+    """A service's load: seen, foreseen, what its replicas carry, and when some are to spare."""
+    with app.client() as client:
+        told = client.forecast(service)
+    from coloc_cli.forecast_picture import Png, Svg, columns, draw
+
+    for path, kind in ((svg, Svg), (png, Png)):
+        if path is not None:
+            canvas = kind()
+            draw(canvas, told)
+            _write(path, canvas.done())
+    if as_json:
+        output.as_json(told)
+        return
+    for line in columns(told, output.terminal_width() or 80):
+        output.say(line)
+    output.say("")
+    output.paragraph("foreseen", told["basis"] or "nothing can be foreseen yet")
+    output.paragraph("carried", f"{told['carried']:.4g} by {told['have']} replicas")
+    if records := told["records"]:
+        output.say("")
+        rows = [[f"{r['ahead'] / 60:.0f}", *(f"{100 * r[k]:.1f}" for k in _RECORD), r["used"]] for r in records]
+        titles = ("MIN_AHEAD", "OFF%", "LAST_VALUE%", "COVERED95%", "MOSTLY")
+        output.show(titles, rows, right=" ".join(titles[:4]))
+
+
+_RECORD = ("wape", "persistence", "covered95")
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise BadRequest(
+            f"{path} cannot be written: {error.strerror}", "name a file in a folder you may write to"
+        ) from None
 
 
 def _cells(score: dict[str, Any]) -> list[str]:

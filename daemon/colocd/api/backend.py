@@ -33,6 +33,10 @@ class Backend(Protocol):
         """GPUs that no service needs in the next hours: `at, step, quantile, gpus, blind[…], slots[…], valleys[…]`."""
         ...
 
+    def forecast(self, name: str) -> dict[str, Any]:
+        """A service's recent load and what is foreseen: `service, at, history[…], points[…], basis, records[…], carried, …`."""
+        ...
+
     def history(self, limit: int) -> list[dict[str, Any]]:
         """Newest decisions and handovers."""
         ...

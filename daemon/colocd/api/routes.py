@@ -53,6 +53,7 @@ def build_app(backend: Backend, *, admin: bool, pool: Executor) -> Starlette:
         ("/v1/report", api.report),
         ("/v1/services", api.services),
         ("/v1/services/{name}/endpoints", api.endpoints),
+        ("/v1/forecast/{name}", api.forecast),
         ("/metrics", api.metrics),
     ]
     changes: list[tuple[str, str, Handler]] = [
@@ -148,6 +149,9 @@ class _Api:
         if month is not None and not _MONTH.fullmatch(month):
             raise BadRequest(f"month is {month!r:.40}; it must look like 2026-11")
         return await self._json(self._backend.report, month, user)
+
+    async def forecast(self, request: Request) -> Response:
+        return await self._json(self._backend.forecast, request.path_params["name"])
 
     async def services(self, request: Request) -> Response:
         return await self._json(self._backend.services)

@@ -33,7 +33,8 @@ class Margins:
         self._aim = np.where(self._up, self.q + np.minimum(SAFE, (1 - self.q) / 2), self.q)
         shape = (len(quantiles), len(ahead))
         self._scores = np.full((max(200, WINDOW * season), len(ahead), SCALES), np.nan)
-        self._at = 0
+        self._at = self._fitted = 0
+        self._every = max(1, season // 48)  # sorting costs most, and errors of half an hour move quantiles little
         self._stretch = np.zeros(shape)
         self._stretch_phase = np.zeros((len(quantiles), phases, len(ahead)))
         self._gain = np.where(self._up, GAIN * np.sqrt(144 / max(season, 1)), 0.0)
@@ -88,7 +89,9 @@ class Margins:
         score = np.where(known[..., None], (truth - middle)[..., None] / scales, np.nan)
         self._scores[(self._at + np.arange(len(score))) % len(self._scores)] = score
         self._at += len(score)
-        self._fit()
+        if self._at - self._fitted >= self._every:
+            self._fit()
+            self._fitted = self._at
 
     def _fit(self) -> None:
         """The quantiles of the kept errors, mixed with the rule of thumb while they are few."""
