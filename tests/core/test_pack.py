@@ -242,8 +242,12 @@ def test_a_victim_is_not_started_while_its_handover_is_open() -> None:
     brief = HandoverBrief(id=1, service="chat", slot=0, places={"n1": 1}, victims=("7",), state="requeued")
     free = view(job, facts={"7": JobFacts(ours=True, ever_released=True)})
     started = [a.job for a in plan(free).actions if isinstance(a, Release)]
-    leaving = [a.job for a in plan(msgspec.structs.replace(free, handovers=(brief,))).actions if isinstance(a, Release)]
+    then = plan(msgspec.structs.replace(free, handovers=(brief,)))
+    leaving = [a.job for a in then.actions if isinstance(a, Release)]
     assert (started, leaving) == (["7"], [])
+    assert [n.text for n in then.notes if n.subject == "job:7"] == [
+        "waits until its GPUs have gone to chat (handover 1)"
+    ]
 
 
 def test_a_job_is_not_started_in_the_seconds_after_its_requeue() -> None:

@@ -52,9 +52,13 @@ def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Ac
     filling.promise(ours)
     # A victim is not started again while its handover is open: on a node that it leaves this very second, Slurm would end it
     # as FAILED ("job credential revoked").
-    leaving = {ref for h in view.handovers for ref in h.victims}
-    queue = [j for j in ours if j.ref not in leaving and waiting(j, filling.facts(j), view.policy)]
+    leaving = {ref: h for h in view.handovers for ref in h.victims}
+    queue = [j for j in ours if waiting(j, filling.facts(j), view.policy)]
     for job in sorted(queue, key=lambda j: place_of(j, filling.facts(j), view.policy)):
+        if (handover := leaving.get(job.ref)) is not None:
+            text = f"waits until its GPUs have gone to {handover.service} (handover {handover.id})"
+            filling.notes.append(Note(subject=f"job:{job.ref}", text=text))
+            continue
         filling.offer(job)
     return filling.actions, filling.notes
 
