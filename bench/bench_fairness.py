@@ -103,6 +103,30 @@ class FairShare(Order):
         return (self.used[job.user], job.number)
 
 
+class GuessingFairShare(FairShare):
+    """The same order, with the run times that coloc guesses instead of the true ones: what both do not know is the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: dict[str, list[float]] = {}
+
+    def end(self, job: Work, now: float) -> None:
+        super().end(job, now)
+        learn(self.times, job.user, "job", job.seconds)
+
+    def guess(self, job: Work) -> float:
+        seen = job_of(job)
+        return remaining(seen, JobFacts(), run_times(self.times, [seen]), 0.0, 0.9)
+
+
+def job_of(work: Work) -> Job:
+    """The job as coloc's code sees it."""
+    return Job(
+        ref=str(work.number), user=work.user, name="job", partition="batch", state=JobState.PENDING,
+        gpus_requested=work.gpus, submitted=work.at, checkpoint=Checkpoint(),
+    )  # fmt: skip
+
+
 class Coloc(Order):
     """coloc's own code; run times are guessed from the jobs that have ended, never known."""
 
@@ -112,16 +136,10 @@ class Coloc(Order):
         self.alive: dict[str, int] = defaultdict(int)
         self.places: dict[int, object] = {}
 
-    def job(self, work: Work) -> Job:
-        return Job(
-            ref=str(work.number), user=work.user, name="job", partition="batch", state=JobState.PENDING,
-            gpus_requested=work.gpus, submitted=work.at, checkpoint=Checkpoint(),
-        )  # fmt: skip
-
     def arrive(self, job: Work, now: float) -> None:
         self.clock = advance(self.clock, now, self.gpus, [u for u, n in self.alive.items() if n], self.policy)
         self.alive[job.user] += 1
-        seen = self.job(job)
+        seen = job_of(job)
         self.clock, tags = stamp_all(self.clock, [seen], run_times(self.times, [seen]), self.policy)
         self.places[job.number] = place_of(seen, JobFacts(tag=tags[seen.ref]), self.policy)
 
@@ -129,12 +147,12 @@ class Coloc(Order):
         self.clock = advance(self.clock, now, self.gpus, [u for u, n in self.alive.items() if n], self.policy)
         self.alive[job.user] -= 1
         learn(self.times, job.user, "job", job.seconds)
-        seen = self.job(job)
+        seen = job_of(job)
         owed = job.gpus * job.seconds - expected_work(seen, run_times(self.times, [seen]), now)
         self.clock = settle(self.clock, job.user, owed, self.policy)
 
     def guess(self, job: Work) -> float:
-        seen = self.job(job)
+        seen = job_of(job)
         return remaining(seen, JobFacts(), run_times(self.times, [seen]), 0.0, 0.9)
 
     def key(self, job: Work, now: float) -> object:
@@ -239,7 +257,12 @@ def main() -> None:
         ("recorded", recorded(given.data, given.users, given.seed)),
         ("crowded", crowded(given.seed)),
     ):
-        arms = {"FIFO": Fifo, "Slurm's fair-share": FairShare, "coloc": lambda gpus=gpus: Coloc(gpus)}
+        arms = {
+            "FIFO": Fifo,
+            "Slurm's fair-share, knows run times": FairShare,
+            "Slurm's fair-share, guesses as coloc does": GuessingFairShare,
+            "coloc": lambda gpus=gpus: Coloc(gpus),
+        }
         table(name, work, gpus, arms)
 
 
