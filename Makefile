@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-evictions bench bench-forecast bench-slurm bench-paper bench-planner bench-optimum bench-pack clean
+.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-evictions bench bench-forecast bench-slurm bench-paper bench-planner bench-optimum bench-pack bench-rivals bench-replay clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -57,7 +57,7 @@ test-slurm: setup  ## contract tests on each release of Slurm, through each adap
 	@$(PY) -m tools.test_slurm
 
 # these take long or need something more, and have targets of their own
-LONG_BENCHES := $(addprefix bench/bench_,forecast.py slurm.py paper.py planner.py optimum.py pack.py)
+LONG_BENCHES := $(addprefix bench/bench_,forecast.py slurm.py paper.py planner.py optimum.py pack.py rivals.py replay.py)
 BENCH := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY)
 
 bench: setup  ## measurements (bench/) that are quick
@@ -81,6 +81,14 @@ bench-pack: setup  ## reclaims with and without coloc's placement of batch jobs 
 
 bench-forecast: setup  ## backtests of the loads in DATA=FOLDER (docs/benchmarks-forecast.md); about 2 minutes
 	@$(BENCH) bench/bench_forecast.py "$(DATA)"
+
+bench-rivals: setup  ## forecasters of libraries on the loads in DATA=FOLDER; in an environment of its own; about ten minutes
+	@test -x $(VENV)/rivals/bin/python || $(PY) -m venv $(VENV)/rivals
+	@$(VENV)/rivals/bin/python -m pip install -q -e ".[bench]"
+	@PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/rivals/bin/python bench/bench_rivals.py "$(DATA)"
+
+bench-replay: setup  ## a week of the loads in DATA=FOLDER in a closed loop (docs/benchmarks-replay.md); minutes
+	@$(BENCH) bench/bench_replay.py "$(DATA)" --json bench-replay.json
 
 clean:  ## remove .venv, caches and reports
 	rm -rf $(VENV) build dist demo-report.json bench-*.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
