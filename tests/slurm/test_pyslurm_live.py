@@ -43,7 +43,9 @@ def same(found: Cluster, other: Cluster) -> None:
     """Two readings that tell the same of everything that stands still."""
 
     def still(job: Job) -> Job:
-        return msgspec.structs.replace(job, reason=None)
+        # Names of other tests' ended jobs that are no UTF-8: the two replace what cannot be read each in its own way.
+        broken = "\ufffd" in job.name or "?" in job.name
+        return msgspec.structs.replace(job, reason=None, **({"name": ""} if broken else {}))
 
     assert {j.ref: still(j) for j in found.jobs} == {j.ref: still(j) for j in other.jobs}
     assert found.nodes == other.nodes
