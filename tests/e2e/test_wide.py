@@ -1,4 +1,4 @@
-"""A replica on two nodes of one leaf switch, from batch jobs of which one runs on both: a live Slurm with a tree topology."""
+"""A replica on two nodes of one leaf, and a pair near each other, from batch jobs: a live Slurm with a tree topology."""
 
 import shutil
 import sys
@@ -40,13 +40,19 @@ def wide_job(site: LiveSite, name: str, nodes: str) -> str:
     ).stdout.strip()
 
 
+def steps(site: LiveSite, name: str) -> int:
+    """Steps in a job's journal."""
+    return (site.jobs / name / "journal").read_text().count("\n")
+
+
 def test_a_replica_on_two_nodes_of_one_leaf(tree: PrivateCluster) -> None:
     service = {"gpus_per_replica": 4, "nodes": 2, "closeness": "leaf", "max_replicas": 1}
     with LiveSite(tree, service=service) as site:
         site.upgrade()
         site.start()
-        names = ["both", *(f"one-{k}" for k in range(6))]
-        refs = [wide_job(site, "both", "n1,n2")] + [site.submit(name, 4) for name in names[1:]]
+        # Each job is on both nodes of its leaf, so that whoever is chosen is on two.
+        names = ["a1", "a2", "b1", "b2"]
+        refs = [wide_job(site, name, "n1,n2" if name < "b" else "n3,n4") for name in names]
         site.until(lambda: site.states(refs) == {JobState.RUNNING}, "the start of all batch jobs")
         site.until(lambda: all((site.jobs / name / "journal").exists() for name in names), "their first steps")
         strangers = site.strangers(8, "online")
@@ -76,3 +82,62 @@ def test_a_replica_on_two_nodes_of_one_leaf(tree: PrivateCluster) -> None:
         assert site.lost(*names) == 0
         assert site.states(strangers) == {JobState.PENDING}
         assert "leaf" in site.coloc("explain", "chat").stdout
+        with site.store() as store:
+            (victim,) = [row.ref for row in store.jobs() if row.evictions]
+        name = names[refs.index(victim)]
+        assert site.states([ref for ref in refs if ref != victim]) == {JobState.RUNNING}
+        # With room on its nodes again it goes on where it stopped.
+        before = steps(site, name)
+        neighbour = next(refs[k] for k, other in enumerate(names) if other[0] == name[0] and other != name)
+        site.cluster.run("scancel", *strangers)
+        site.cluster.run("scancel", neighbour)
+        site.until(lambda: steps(site, name) > before + 5, "the return of the job on two nodes")
+        assert site.job(victim).state is JobState.RUNNING
+        assert site.lost(name) == 0
+
+
+def test_a_pair_on_one_leaf(tree: PrivateCluster) -> None:
+    """Prefill and decode, each wants half a node: both are placed in one go, within one leaf, and nobody loses a step."""
+    with LiveSite(tree, service={"beside": "decode", "max_replicas": 1}) as site:
+        text = (site.base / "chat.toml").read_text()
+        decode = text.replace('name = "chat"', 'name = "decode"').replace('beside = "decode"', 'beside = "chat"')
+        decode = decode.replace(f"port_base = {site.port}", f"port_base = {site.port + 5}")
+        (site.base / "decode.toml").write_text(decode)
+        site.upgrade()
+        site.start()
+        names = [f"one-{k}" for k in range(8)]
+        refs = [site.submit(name, 4) for name in names]
+        site.until(lambda: site.states(refs) == {JobState.RUNNING}, "the start of all batch jobs")
+        site.until(lambda: all((site.jobs / name / "journal").exists() for name in names), "their first steps")
+        strangers = site.strangers(8, "online")
+        # Both are known before either is placed.
+        site.coloc("pause", "the pair is applied")
+        site.coloc("service", "apply", str(site.base / "chat.toml"))
+        site.coloc("service", "apply", str(site.base / "decode.toml"))
+        site.coloc("resume")
+
+        def placed() -> bool:
+            running = site.cluster.run("squeue", "-h", "-t", "R", "-o", "%j").stdout.split()
+            assert "other" not in running, "somebody else got a freed GPU"
+            with site.store() as store:
+                return [h.state for h in store.handovers()] == ["released", "released"]
+
+        site.until(placed, "both replicas")
+        pair = [
+            job
+            for job in site.slurm.read().jobs
+            if job.name.startswith(("coloc-chat-", "coloc-decode-")) and job.state is JobState.RUNNING
+        ]
+        assert sorted(job.name.split("-")[1] for job in pair) == ["chat", "decode"]
+        nodes = {node for job in pair for node in job.gpus or {}}
+        assert nodes <= {"n1", "n2"} or nodes <= {"n3", "n4"}, "on one leaf"
+        assert all(site.in_island(job) and job.reservation is None for job in pair)
+        site.until(lambda: site.ready() == 2, "the ready checks")
+        with site.store() as store:
+            victims = [row.ref for row in store.jobs() if row.evictions]
+            assert sum("lead" in h.data for h in store.handovers()) == 1, "one decision, one fence"
+        assert len(victims) == 2
+        assert set(victims) <= set(refs)
+        assert site.leftovers() == []
+        assert site.lost(*names) == 0
+        assert site.states(strangers) == {JobState.PENDING}
