@@ -43,6 +43,9 @@ from colocd.traces import Recent, Traces
 
 log = logging.getLogger(__name__)
 
+ASK_AGAIN = 300.0
+"""Seconds after a failed reading of Slurm's topology until it is asked again: a call per cycle would be too much."""
+
 
 class Observed(msgspec.Struct, frozen=True):
     """A view, and what only the acting side needs of the same readings."""
@@ -77,6 +80,7 @@ class Observer:
         self._low_since: dict[str, float] = {}
         self._site = SiteWatch(slurm, clock)
         self._shapes: tuple[tuple[tuple[str, int], ...], LoadedShapes] | None = None
+        self._ask_again: float | None = None
 
     def forget_topology(self) -> None:
         """Read the topology files again with the next view (after a reload)."""
@@ -86,7 +90,8 @@ class Observer:
     def shapes(self, config: Config, cluster: Cluster) -> LoadedShapes:
         """Shapes of the cluster's nodes, read again when the nodes change."""
         key = tuple((n.name, n.gpus) for n in cluster.nodes)
-        if self._shapes is None or self._shapes[0] != key:
+        late = self._ask_again is not None and self._clock.monotonic() >= self._ask_again
+        if self._shapes is None or self._shapes[0] != key or late:
             told, problems = self._network()
             loaded = load_shapes(config.topology, key, config.slurm.conf, told)
             self._shapes = (key, loaded._replace(problems=loaded.problems + problems))
@@ -95,11 +100,17 @@ class Observer:
         return self._shapes[1]
 
     def _network(self) -> tuple[str | None, tuple[str, ...]]:
-        """What Slurm says of switches and blocks, asked with the topology files only: it changes as seldom as these."""
+        """What Slurm says of switches and blocks, asked with the topology files only: it changes as seldom as these.
+
+        After a failure it is asked again, `ASK_AGAIN` later: until then no domain that only Slurm knows is used.
+        """
+        self._ask_again = None
         try:
             return self._slurm.topology(), ()
         except (SlurmRefused, SlurmUnreachable, SlurmUnknown) as error:
-            return None, (f"switches and blocks that only Slurm knows are unknown until the next reload: {error}",)
+            self._ask_again = self._clock.monotonic() + ASK_AGAIN
+            again = f"Slurm is asked again after {ASK_AGAIN / 60:.0f} min or at a reload"
+            return None, (f"switches and blocks that only Slurm knows are unknown, {again}: {error}",)
 
     def observe(self, config: Config) -> Observed:
         """Read everything. Raises Slurm's and the store's errors: without them there is no view to act on."""
