@@ -82,7 +82,7 @@ bench-pack: setup  ## reclaims with and without coloc's placement of batch jobs 
 bench-forecast: setup  ## backtests of the loads in DATA=FOLDER (docs/benchmarks-forecast.md); about 2 minutes
 	@$(BENCH) bench/bench_forecast.py "$(DATA)"
 
-bench-rivals: setup  ## forecasters of libraries on the loads in DATA=FOLDER; in an environment of its own; about ten minutes
+bench-rivals: setup  ## forecasters of libraries on the loads in DATA=FOLDER; in an environment of its own
 	@test -x $(VENV)/rivals/bin/python || $(PY) -m venv $(VENV)/rivals
 	@$(VENV)/rivals/bin/python -m pip install -q -e ".[bench]"
 	@PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/rivals/bin/python bench/bench_rivals.py "$(DATA)"

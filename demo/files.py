@@ -42,11 +42,11 @@ def topology_text(shape: Shape) -> str:
 
 
 def backlog(scale: float = 1.0, *, deaf: bool = False) -> list[BacklogJob]:
-    """Batch jobs of 1, 2 and 4 GPUs and 20 to 40 seconds: about what one day's valleys hold, and a little more.
+    """Batch jobs of 1, 2 and 4 GPUs and 16 to 28 seconds: about what one day's valleys hold, and a little more.
 
     The same list each time: the demo is to be repeatable. `scale` stretches the number of jobs.
     """
-    gpus, seconds = (4, 2, 2, 1, 4, 1, 2, 4, 1, 2), (34, 26, 38, 22, 30, 40, 24, 36, 28)
+    gpus, seconds = (4, 2, 2, 1, 4, 1, 2, 4, 1, 2), (24, 18, 27, 16, 22, 28, 17, 26, 20)
     jobs = [
         BacklogJob(name=f"train-{k:02d}", gpus=gpus[k % len(gpus)], steps=int(seconds[k % len(seconds)] * RATE))
         for k in range(round(30 * scale))
