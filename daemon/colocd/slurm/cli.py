@@ -55,7 +55,7 @@ class CliSlurm:
             masks = self._masks(table)
             found = self._nodes(table, reservations, strict=doubt is not None)
             used = {node.name: node.used for node in found}
-            wrong = details.doubtful({row.job.ref: (row.nodes, masks[row.job.ref]) for row in table}, used)
+            wrong = details.doubtful({row.job.ref: (row.nodes, masks[row.job.ref]) for row in table if row.nodes}, used)
             if not wrong:
                 break
             for ref in wrong:
