@@ -12,7 +12,7 @@ from colocd.core.service import Mode
 from colocd.core.view import Checkpoint, Held, JobState
 from colocd.errors import SlurmUnreachable
 from colocd.sim.program import Program
-from colocd.slurm.port import JobUpdate
+from colocd.slurm.port import JobUpdate, Submission
 from colocd.store.records import HandoverState as S
 
 
@@ -61,6 +61,31 @@ def test_scattered_free_gpus_are_plugged(rig: Rig) -> None:
     h = rig.drive(h)
     rig.assert_good(h, (by_gpu[2], by_gpu[3]))
     assert h.got == {"n1": 0b1100}
+
+
+def test_plugs_that_wait_do_not_take_what_the_replica_is_to_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm starts half of the plugs, the rest fits already; the other half starts before the replica would."""
+    rig = Rig(tmp_path, spread_single=False)
+    submit, waiting = rig.slurm.submit, list[str]()
+
+    def slow(job: Submission) -> str:
+        plug = job.name == "coloc-plug"
+        if not plug:
+            rig.slurm.release([ref for ref in waiting if rig.job(ref).state is JobState.PENDING])
+        ref = submit(job)
+        if plug and ref not in waiting:
+            waiting.append(ref)
+            if len(waiting) > 4:
+                rig.slurm.hold([ref])
+        return ref
+
+    monkeypatch.setattr(rig.slurm, "submit", slow)
+    h = rig.drive(rig.start(0b11))
+    rig.assert_good(h)
+    assert len(waiting) == 8
+    assert h.data["t"]["released"] - h.created_at < rig.tools.policy.start_timeout / 2
 
 
 def test_silent_victim_is_requeued_after_its_grace(rig: Rig) -> None:

@@ -70,7 +70,8 @@ def test_slurm_chooses_badly(links: bool) -> None:
         assert site.lost(*names) == 0
         site.until(lambda: not site.leftovers(), "the end of fences and plugs")
         with site.store() as store:
-            assert {h.state.value for h in store.handovers()} == {"released"}
+            ended = {h.id: (h.state.value, h.data.get("abort")) for h in store.handovers()}
+            assert {state for state, _why in ended.values()} == {"released"}, f"{ended}\n{site.tail(200)}"
 
 
 def test_a_type_per_island() -> None:

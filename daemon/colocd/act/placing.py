@@ -1,5 +1,8 @@
 """Making Slurm give exactly the wanted GPUs on every node: fence, plugs, the replica's submission, what was really given."""
 
+from functools import reduce
+from operator import or_
+
 import msgspec
 
 from coloc_topology.fit import FitTable
@@ -110,15 +113,20 @@ def shape_free_set(tools: Tools, h: Handover, nodes: dict[str, Node], level: Lev
 
     Plugs cannot be told which GPU to take either: all free GPUs are plugged, then the plugs on wanted ones are ended.
     """
-    rough = [node for node in nodes.values() if not _fits(tools, h, node, level)]
-    if not rough:
+    rough = {node.name for node in nodes.values() if not _fits(tools, h, node, level)}
+    if not rough and not _has_plugs(tools, h):
         return True, None
     plugs = {ref: job for ref, job in own_jobs(tools, h)[1].items() if job.state in ALIVE}
     shaped, surplus = True, list[str]()
-    for node in rough:
+    for node in nodes.values():
         want = h.places[node.name]
         waiting = [ref for ref, job in plugs.items() if not job.gpus and job.required_nodes == (node.name,)]
-        if node.free & ~want:
+        if node.name not in rough:
+            # Those that have started suffice: another one would take what the replica is to get, or has by now.
+            surplus += waiting
+            taken = node.free & reduce(or_, ((job.gpus or {}).get(node.name, 0) for job in plugs.values()), 0)
+            shaped = shaped and not taken
+        elif node.free & ~want:
             missing = node.free.bit_count() - len(waiting)
             wrong = plug(tools, h, node.name, missing) if missing > 0 else None
             if wrong is not None:
@@ -141,10 +149,15 @@ def _fits(tools: Tools, h: Handover, node: Node, level: Level) -> bool:
     return h.gpu_type is not None or any_choice_fits(table, node.free, h.places[node.name], level)
 
 
+def _has_plugs(tools: Tools, h: Handover) -> bool:
+    """Whether plugs were ever asked for."""
+    return any(i.kind == "plug" for i in tools.store.intents(handover=h.id))
+
+
 def plugged(tools: Tools, h: Handover) -> dict[str, int]:
     """GPUs by node that the handover's own plugs hold."""
     masks: dict[str, int] = {}
-    if any(i.kind == "plug" for i in tools.store.intents(handover=h.id)):
+    if _has_plugs(tools, h):
         for job in own_jobs(tools, h)[1].values():
             for name, mask in (job.gpus or {}).items():
                 masks[name] = masks.get(name, 0) | mask
