@@ -38,7 +38,7 @@ lint: setup  ## ruff, mypy, import rules
 	@lint-imports
 
 test: lint  ## everything CI runs: lint, then all tests (Slurm and PostgreSQL included)
-	@$(PYTEST) $(PARALLEL)
+	@$(PYTEST) --cache-clear $(PARALLEL) || { rc=$$?; ((rc == 1)) && $(PY) -m tools.again .pytest_cache; }
 
 test-fast: setup  ## tests that need neither Slurm nor PostgreSQL
 	@$(PYTEST) $(PARALLEL) -m "not slurm and not service"

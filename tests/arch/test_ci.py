@@ -13,6 +13,7 @@ echo "make $1 CI=$CI"
 [ "$1" = demo ] && exit "$DEMO"
 [ "$1" = test-slurm ] && exit "$SLURM"
 [ "$1" = test-crash ] && exit "$CRASH"
+[ "$1" = test-evictions ] && exit "$EVICTIONS"
 sleep "$LASTS"; exit "$TEST"
 """
 
@@ -51,6 +52,7 @@ def test_ci(
     make.write_text(MAKE)
     make.chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "COLOC_CI_SECONDS": str(budget)}
+    env["EVICTIONS"] = "0"
     env |= {"TEST": str(test), "DEMO": str(demo), "SLURM": str(slurm), "CRASH": str(crash), "LASTS": str(lasts)}
     done = subprocess.run(
         [ROOT / ".ci/run"], env=env, input="x\n", capture_output=True, text=True, timeout=60, check=False
@@ -61,6 +63,18 @@ def test_ci(
     assert ("make demo CI=true" in done.stdout) == (test == 0 and budget > 280)
     assert ("make test-slurm CI=true" in done.stdout) == (test == demo == 0 and budget > 900)
     assert ("make test-crash CI=true" in done.stdout) == (test == demo == slurm == 0 and budget > 600)
+
+
+def test_a_trial_that_fails_is_told(tmp_path: Path) -> None:
+    make = tmp_path / "make"
+    make.write_text(MAKE)
+    make.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "COLOC_CI_SECONDS": "1870", "EVICTIONS": "5"}
+    env |= dict.fromkeys(("TEST", "DEMO", "SLURM", "CRASH", "LASTS"), "0")
+    done = subprocess.run([ROOT / ".ci/run"], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert "make test-presets (" in done.stdout
+    assert "FAILED, to be looked at: make test-evictions (exit 5)" in done.stdout
 
 
 @pytest.mark.parametrize(
