@@ -12,7 +12,7 @@ from coloc_topology.fit import fit_table
 from coloc_topology.shape import Shape, bits, mask_of
 from colocd.core.actions import Place, encode_plan
 from colocd.core.index import PlannerIndex
-from colocd.core.joint import open_keys
+from colocd.core.openings import open_keys
 from colocd.core.plan import plan
 from colocd.core.reclaim import ground
 from colocd.core.search import NEVER

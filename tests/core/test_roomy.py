@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.views import AT, batch, service, view
 
@@ -91,6 +91,7 @@ def crowded(draw: st.DrawFn) -> View:
     return with_cpus(view(*jobs, services=services, nodes=nodes), cpus)
 
 
+@settings(deadline=None)
 @given(crowded())
 def test_every_place_has_its_cpus(found: View) -> None:
     jobs = {job.ref: job for job in found.jobs}

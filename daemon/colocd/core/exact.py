@@ -11,7 +11,8 @@ import numpy as np
 
 from colocd.core.ground import Ground
 from colocd.core.index import Ints
-from colocd.core.joint import Spot, allowed, settle
+from colocd.core.joint import Spot, settle
+from colocd.core.openings import allowed
 from colocd.core.search import NEVER, NodeSearch, Request
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Job
@@ -107,7 +108,7 @@ class ExactSolver:
         for at, search in enumerate(self._searches(row)):
             if search is None:
                 continue
-            keys, rooms = search.with_rooms(free, masks, costs)
+            keys, rooms = (found[0] for found in search.with_rooms(np.array([free]), masks[None, :], costs[None, :]))
             best: dict[tuple[int, int], tuple[int, int]] = {}
             for key, gpus, room in zip(keys.tolist(), search.subs.tolist(), rooms.tolist(), strict=True):
                 known = best.get((room, room & ~gpus))
@@ -136,7 +137,7 @@ class ExactSolver:
         for at, search in enumerate(self._searches(row)):
             if search is None:
                 continue
-            keys, rooms = search.with_rooms(free, masks, costs)
+            keys, rooms = (found[0] for found in search.with_rooms(np.array([free]), masks[None, :], costs[None, :]))
             best: dict[int, tuple[int, int]] = {}
             for key, gpus, room in zip(keys.tolist(), search.subs.tolist(), rooms.tolist(), strict=True):
                 if key < NEVER and all(gpus & must for must in musts):

@@ -141,8 +141,11 @@ class Ground(NodeKeys):
         counts: Ints = np.where(hit, self.hits[self.index.user[self.index.holder_job[rows]]], 0).sum(axis=1)
         return counts
 
-    def take(self, i: int, gpus: int, victims: Iterable[Job]) -> None:
-        """Give GPUs of a node to a replica now, close the node, and evict the victims: the rest of theirs comes free later."""
+    def take(self, i: int, gpus: int, victims: Iterable[Job]) -> set[int]:
+        """Give GPUs of a node to a replica now, close the node, and evict the victims: the rest of theirs comes free later.
+
+        Returns the rows of the nodes on which something changed.
+        """
         changed = {i}
         self.later[i] |= self.free_masks[i]
         for job in victims:
@@ -151,6 +154,7 @@ class Ground(NodeKeys):
         self.free_masks[i] &= ~gpus
         self._close(i, "has a handover under way")
         self._renew(changed)
+        return changed
 
     def evict(self, job: Job, changed: set[int]) -> None:
         """Strike a job; its nodes are added to `changed`."""

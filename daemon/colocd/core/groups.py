@@ -11,7 +11,8 @@ import numpy as np
 
 from colocd.core.ground import Ground
 from colocd.core.index import Bools
-from colocd.core.joint import Spot, open_keys, pick
+from colocd.core.joint import Spot, pick
+from colocd.core.openings import open_keys
 from colocd.core.places import domain_of
 from colocd.core.search import NEVER
 from colocd.core.service import Closeness, Mode, ServiceSpec

@@ -48,7 +48,7 @@ class PlannerIndex:
     """Arrays over nodes (in the view's order) and over the jobs that could ever be victims. `update` before each use.
 
     `holder_mask[n]` and `holder_job[n]` list the jobs that hold GPUs of node n, in order of their ids; unused places have
-    mask 0 and point at job row 0, which is nobody.
+    mask 0 and point at job row 0, which is nobody. `uniform`: all nodes have the one shape there is.
     """
 
     def __init__(self) -> None:
@@ -63,6 +63,7 @@ class PlannerIndex:
         self.tables: list[FitTable] = []
         self._shapes: dict[str, int] = {}
         self._shape_defs: dict[str, object] = {}
+        self.uniform = False
         self.partitions: dict[str, Bools] = {}
         self.job_row: dict[str, int] = {}
         self.jobs: list[Job | None] = [None]
@@ -109,6 +110,8 @@ class PlannerIndex:
                     changed.add(i)
                 else:
                     self.nodes[i] = new
+        if changed:
+            self._set_uniform()
         self._update_jobs(view, changed)
         for i in changed:
             self._set_holders(i)
@@ -155,14 +158,19 @@ class PlannerIndex:
         self.near: dict[Closeness, Ints] = {kind: np.full(count, -1, dtype=np.int64) for kind in NEAR}
         self._domains: dict[tuple[Closeness, str], int] = {}
         self._holders = [[] for _ in range(count)]
-        self.holder_mask: Ints = np.zeros((count, 8), dtype=np.int64)
-        self.holder_job: Ints = np.zeros((count, 8), dtype=np.int64)
+        # Column by column in memory: sums and minima over the jobs of each node are ten times as quick.
+        self.holder_mask: Ints = np.zeros((count, 8), dtype=np.int64, order="F")
+        self.holder_job: Ints = np.zeros((count, 8), dtype=np.int64, order="F")
         for i, node in enumerate(view.nodes):
             self._set_node(i, node)
+        self._set_uniform()
         changed: set[int] = set()
         self._update_jobs(view, changed)
         for i in changed:
             self._set_holders(i)
+
+    def _set_uniform(self) -> None:
+        self.uniform = len(self.tables) == 1 and bool((self.shape >= 0).all())
 
     def _set_node(self, i: int, node: Node) -> None:
         self.nodes[i] = node
@@ -257,8 +265,8 @@ class PlannerIndex:
             rows.sort(key=lambda r: _order(self.jobs[r]))
         if len(rows) > self.holder_mask.shape[1]:
             more = np.zeros((len(self.nodes), len(rows) - self.holder_mask.shape[1]), dtype=np.int64)
-            self.holder_mask = np.concatenate([self.holder_mask, more], axis=1)
-            self.holder_job = np.concatenate([self.holder_job, more], axis=1)
+            self.holder_mask = np.asfortranarray(np.concatenate([self.holder_mask, more], axis=1))
+            self.holder_job = np.asfortranarray(np.concatenate([self.holder_job, more], axis=1))
         name = self.nodes[i].name
         spare = [0] * (self.holder_mask.shape[1] - len(rows))
         good = ~self.nodes[i].failed
@@ -268,11 +276,16 @@ class PlannerIndex:
 
 def popcount(masks: Ints) -> Ints:
     """Number of GPUs in each mask."""
+    if _COUNT is not None:
+        counted: Ints = _COUNT(masks).astype(np.int64)
+        return counted
     out: Ints = _COUNTS[masks & 0xFFFF]
     more = masks >> 16
     return out + popcount(more) if more.any() else out
 
 
+_COUNT = getattr(np, "bitwise_count", None)
+"""numpy's own, from 2.0 on."""
 _COUNTS: Ints = np.array([i.bit_count() for i in range(1 << 16)], dtype=np.int64)
 
 

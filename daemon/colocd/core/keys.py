@@ -3,7 +3,7 @@
 On a large cluster most nodes are too dear to matter: they get a bound from below and are not searched.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from colocd.core.index import Bools, Ints, PlannerIndex, popcount
 from colocd.core.search import NEVER, Found, NodeSearch, Request, node_search
 
-FEW = 1024
-"""Nodes that are looked at closely before it is quicker to look at all of them."""
+FEW = 64
+"""Nodes for which it is quicker to look closely at once than to look for bounds first."""
+_NOBODY: Ints = np.zeros(0, dtype=np.int64)
 
 
 class NodeKeys:
@@ -28,40 +29,59 @@ class NodeKeys:
     def search(self, i: int, request: Request) -> NodeSearch | None:
         """The search for a node's shape; None: its topology is unknown."""
         shape = int(self.index.shape[i])
-        if shape < 0:
-            return None
+        return None if shape < 0 else self._search(shape, request)
+
+    def _search(self, shape: int, request: Request) -> NodeSearch:
         return node_search(self.index.tables[shape], request.gpus, request.level, request.strict)
+
+    def searches(self, request: Request) -> list[NodeSearch]:
+        """The searches for all shapes that there are."""
+        return [self._search(shape, request) for shape in range(len(self.index.tables))]
 
     def found(self, request: Request) -> Found:
         """The best candidates of all nodes for a request, open or not."""
-        found = self._begun(request)
+        found = self.begun(request)
         rows = np.flatnonzero(self.open & ~found.exact)
         if len(rows):
             self._look(request, found, rows)
         return found
 
-    def keys(self, request: Request, members: Bools, enough: int) -> Ints:
+    def keys(self, request: Request, members: Bools, enough: int, below: int = NEVER) -> Ints:
         """Least keys of the nodes in `members`, `NEVER` for others. Exact for at least the `enough` cheapest and their equals.
 
         The keys of the others are bounds from below: on a large cluster most nodes are too dear to be looked at closely.
+        `below`: keys from here on need not be exact.
         """
-        found = self._begun(request)
-        looked = 0
-        while True:
-            keys: Ints = np.where(members, found.key, NEVER)
-            stale = members & ~found.exact
-            # Where the bounds are far below the keys, it is quicker to look at all nodes at once than at a few again and again.
-            if enough < len(keys) and looked <= max(2 * enough, FEW):
-                last = keys.min() if enough == 1 else np.partition(keys, enough - 1)[enough - 1]
-                stale &= keys <= last
-            rows = np.flatnonzero(stale)
-            if not len(rows):
-                return keys
-            looked += len(rows)
+        found = self.begun(request)
+        keys: Ints = np.where(members, found.key, NEVER)
+        stale: Bools = members & ~found.exact
+        rows = self._undecided(keys, stale, enough, below)
+        first = enough + enough // 8 + FEW
+        if len(rows) > first:
+            # What the nodes with the least bounds turn out to cost is a limit for all others.
+            rows = rows[np.argpartition(keys[rows], first)[:first]]
             self._look(request, found, rows)
+            keys[rows], stale[rows] = found.key[rows], False
+            rows = self._undecided(keys, stale, enough, below)
+        if len(rows):
+            self._look(request, found, rows)
+            keys[rows] = found.key[rows]
+        return keys
 
-    def _begun(self, request: Request) -> Found:
-        """What is known for a request so far: at least bounds."""
+    @staticmethod
+    def _undecided(keys: Ints, stale: Bools, enough: int, below: int) -> Ints:
+        """Stale rows that may be among the `enough` cheapest: bounded by what so many others cost at most."""
+        if not stale.any():
+            return _NOBODY
+        sure = np.where(stale, NEVER, keys)
+        if enough == 1:
+            limit = int(sure.min(initial=NEVER))
+        else:
+            limit = int(np.partition(sure, enough - 1)[enough - 1]) if enough <= len(sure) else NEVER
+        return np.flatnonzero(stale & (keys <= limit) & (keys < below))
+
+    def begun(self, request: Request) -> Found:
+        """What is known for a request so far: at least a bound for each node."""
         found = self._found.get(request)
         if found is None:
             size = len(self.index.nodes)
@@ -70,7 +90,10 @@ class NodeKeys:
             known: Bools = np.zeros(size, dtype=np.bool_)
             found = Found(key, self.index.shape < 0, blank, blank.copy(), blank.copy(), known)
             self._found[request] = found
-            for search, rows in self._by_shape(request, np.flatnonzero(self.open)):
+            if size <= FEW:
+                self._look(request, found, np.flatnonzero(self.open))
+                return found
+            for search, rows in self.by_shape(request, np.flatnonzero(self.open)):
                 least, unit = self._prices
                 found.key[rows], found.exact[rows] = search.floor(self.free_masks[rows], least[rows], unit[rows])
         return found
@@ -81,27 +104,32 @@ class NodeKeys:
         held = self._masks & ~self.free_masks[:, None]
         size = popcount(held)
         least = np.where(size > 0, self._costs, NEVER)
-        unit = np.where(size > 0, self._costs // np.maximum(size, 1), NEVER)
-        return least.min(axis=1, initial=NEVER), unit.min(axis=1, initial=NEVER)
+        # Keys of one job have at most 46 bits: the quotients are near enough for their whole parts to be right.
+        unit = np.where(size > 0, self._costs / np.maximum(size, 1), float(NEVER)).min(axis=1, initial=float(NEVER))
+        return least.min(axis=1, initial=NEVER), unit.astype(np.int64)
 
-    def _by_shape(self, request: Request, rows: Ints) -> Iterator[tuple[NodeSearch, Ints]]:
+    def by_shape(self, request: Request, rows: Ints) -> Iterator[tuple[NodeSearch, Ints]]:
+        """These rows by their shapes, with the search for each; rows without a topology are left out."""
+        if self.index.uniform:
+            if len(rows):
+                yield self._search(0, request), rows
+            return
         for table in np.unique(self.index.shape[rows]).tolist():
             if table >= 0:
-                search = node_search(self.index.tables[table], request.gpus, request.level, request.strict)
-                yield search, rows[self.index.shape[rows] == table]
+                yield self._search(table, request), rows[self.index.shape[rows] == table]
 
     def _look(self, request: Request, found: Found, rows: Ints) -> None:
         """Work the keys of these rows out (again)."""
-        for search, some in self._by_shape(request, rows):
+        for search, some in self.by_shape(request, rows):
             found.key[some] = search.least(self.free_masks[some], self._masks[some], self._costs[some])
             found.exact[some] = True
             found.known[some] = False
 
     def refine(self, request: Request, rows: Ints) -> Found:
         """The best candidates with all their facts for these rows, which must have one."""
-        found = self._begun(request)
+        found = self.begun(request)
         self._look(request, found, rows[~found.exact[rows]])
-        for search, some in self._by_shape(request, rows[~found.known[rows]]):
+        for search, some in self.by_shape(request, rows[~found.known[rows]]):
             fine = search.fine(self.free_masks[some], self._masks[some], self._costs[some])
             found.gpus[some], found.damage[some], found.strength[some] = fine
             found.known[some] = True
@@ -112,3 +140,19 @@ class NodeKeys:
         search = self.search(int(rows[0]), request)
         assert search is not None, "rows without a topology are left out before"
         return search.bounds(self.free_masks[rows], self._masks[rows], self._costs[rows], depth)
+
+    def floors(self, request: Request, rows: Ints, depth: int) -> Ints:
+        """Bounds from below of `bounds`, found quicker: the cheapest job, the cheapest price of missing GPUs."""
+        least, unit = (price[rows] for price in self._prices)
+        short = np.arange(1, depth + 1) * request.gpus - popcount(self.free_masks[rows])[:, None]
+        price = np.maximum(least[:, None], np.minimum(unit, NEVER >> 6)[:, None] * np.maximum(short, 0))
+        return np.where(short > 0, price, 0) + np.arange(depth)
+
+    def bundles(self, request: Request, rows: Sequence[int]) -> list[list[tuple[int, int]]]:
+        """For each of these rows, for 1, 2, … replicas there as far as they fit: key of all, GPUs of the one that starts now."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for search, some in self.by_shape(request, np.array(rows, dtype=np.int64)):
+            options = search.bundles(self.free_masks[some], self._masks[some], self._costs[some])
+            for row, keys, gpus in zip(some.tolist(), *(o.tolist() for o in options), strict=True):
+                found[row] = [pair for pair in zip(keys, gpus, strict=True) if pair[0] < NEVER]
+        return [found[row] for row in rows]

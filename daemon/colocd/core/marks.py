@@ -5,7 +5,7 @@ import msgspec
 from colocd.core.service import Closeness, LinkLevel, Mode
 
 
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a batch job says about itself in its Slurm comment. Durations are seconds.
 
     `signal` None: the job cannot be asked to checkpoint. `to`: `batch` (batch shell), `steps` (all steps), `all`.

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coloc_topology.fit import FitTable, fit_table
-from coloc_topology.shape import Level, Shape
+from coloc_topology.fit import FitTable
+from coloc_topology.shape import Level
 from coloc_topology.subsets import minimum_over_subsets
 from colocd.core.index import Bools, Ints, popcount
 from colocd.core.service import Mode, ServiceSpec
@@ -233,38 +233,46 @@ class NodeSearch:
         found: list[int] = self._good[(self._good & ~room) == 0].tolist()
         return found
 
-    def with_rooms(self, free: int, masks: Ints, costs: Ints) -> tuple[Ints, Ints]:
-        """For each candidate on one node its key, and the GPUs that are free or freed once its victims are gone."""
-        keys = self.candidates(np.array([free]), masks[None, :], costs[None, :])[0]
-        hit = (masks[:, None] & ~free & self.subs) != 0
-        rooms: Ints = np.bitwise_or.reduce(np.where(hit, masks[:, None], 0), axis=0) | free
+    def with_rooms(self, free: Ints, masks: Ints, costs: Ints) -> tuple[Ints, Ints]:
+        """Keys of all candidates (see `candidates`), and for each the GPUs free or freed once its victims are gone."""
+        keys = self.candidates(free, masks, costs)
+        rooms: Ints = np.repeat(free[:, None], len(self.subs), axis=1)
+        for h in range(masks.shape[1]):
+            mine = masks[:, h, None]
+            rooms |= np.where((mine & ~free[:, None] & self.subs) != 0, mine, 0)
         return keys, rooms
 
-    def bundles(self, free: int, masks: Ints, costs: Ints) -> list[tuple[int, int]]:
-        """For m = 1, 2, … replicas on one node: (key, first subset) of the cheapest first replica that leaves room for the rest.
+    def bundles(self, free: Ints, masks: Ints, costs: Ints) -> tuple[Ints, Ints]:
+        """For 1, 2, … replicas on one node: key and first subset of the cheapest first replica that leaves room for the rest.
 
         The rest sits on what is free and on what the first replica's victims free: no further victims. A replica that has
-        to wait for the first one counts like one more job in the key.
+        to wait for the first one counts like one more job in the key. A row a node, a column a number; `NEVER`: they do not fit.
         """
         keys, rooms = self.with_rooms(free, masks, costs)
-        left = rooms & ~self.subs
-        options: list[tuple[int, int]] = []
-        order = np.argsort(keys, kind="stable")
-        order = order[keys[order] < NEVER]
-        packs = [self.packs(int(v)) for v in left[order].tolist()]
+        left = rooms & ~self.subs & self.all
+        if self.table.shape.gpus <= 8:
+            more: Ints = self._fit_count[left]
+        else:
+            kinds, which = np.unique(left, return_inverse=True)
+            more = np.array([self.packs(room) for room in kinds.tolist()], dtype=np.int64)[which].reshape(left.shape)
+        best: Ints = np.full((len(free), self.most), NEVER, dtype=np.int64)
+        subs = np.zeros_like(best)
+        here = np.arange(len(free))
         for m in range(1, self.most + 1):
-            at = next((i for i, more in zip(order.tolist(), packs, strict=True) if more >= m - 1), None)
-            if at is None:
-                break
-            options.append((int(keys[at]) + m - 1, int(self.subs[at])))
-        return options
+            able = np.where(more >= m - 1, keys, NEVER)
+            at = able.argmin(axis=1)
+            best[:, m - 1] = np.minimum(able[here, at] + (m - 1), NEVER)
+            subs[:, m - 1] = self.subs[at]
+        return best, subs
+
+    def bundle(self, free: int, masks: Ints, costs: Ints, many: int) -> tuple[int, int] | None:
+        """Key and first subset for `many` replicas on one node; None: they do not fit. See `bundles`."""
+        keys, subs = self.bundles(np.array([free]), masks[None, :], costs[None, :])
+        key = int(keys[0, many - 1])
+        return (key, int(subs[0, many - 1])) if key < NEVER else None
 
 
 @lru_cache(maxsize=256)
-def _search(shape: Shape, count: int, level: Level, strict: bool) -> NodeSearch:
-    return NodeSearch(fit_table(shape), count, level, strict)
-
-
 def node_search(table: FitTable, count: int, level: Level, strict: bool) -> NodeSearch:
     """The search for a shape's table, built once per process."""
-    return _search(table.shape, count, level, strict)
+    return NodeSearch(table, count, level, strict)

@@ -16,7 +16,8 @@ from colocd.core import frontier
 from colocd.core.budgets import over_budget
 from colocd.core.exact import Clash, ExactSolver, Shared
 from colocd.core.ground import Ground
-from colocd.core.joint import Spot, allowed, open_keys, place
+from colocd.core.joint import Spot, place
+from colocd.core.openings import allowed, open_keys
 from colocd.core.search import NEVER
 from colocd.core.service import ServiceSpec
 

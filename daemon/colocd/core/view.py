@@ -44,7 +44,7 @@ class Held(StrEnum):
     ADMIN = "admin"
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One Slurm job as Slurm tells it.
 
     `ref` is the id that Slurm's commands take (`17`, or `17_3` for an array task) and the key everywhere in coloc.
@@ -85,7 +85,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return (int(head), int(tail) if tail.isdigit() else -1)
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True):
+class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One node. `up`: Slurm would start jobs there. `used`: GPUs Slurm has given out; None: could not be read.
 
     `shape` names an entry of `View.shapes`; None: topology unknown, then nothing is guaranteed there.
@@ -225,7 +225,7 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """From the decision to a ready replica; None: what the service file says."""
 
 
-class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
+class JobFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What coloc remembers of a batch job that Slurm does not: keyed by `ref` in `View.facts`."""
 
     evictions: int = 0
