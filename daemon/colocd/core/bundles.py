@@ -85,6 +85,10 @@ def _bundle_keys(land: Ground, spec: ServiceSpec, able: Bools, dearest: Sequence
         if not len(rows):
             continue
         singles = np.array([min(NEVER, sum(dearest[:m])) for m in range(2, depth + 1)])
+        if len(limit) <= few:
+            hopes.append(rows)
+            saves.append(np.ones(len(rows), dtype=np.int64))
+            continue
         # Quick bounds first: only nodes that may be among those that save most are looked at closely.
         floors = land.floors(request, rows, depth)[:, 1:]
         hoped = (singles - floors).max(axis=1)

@@ -12,13 +12,11 @@ import numpy as np
 from colocd.core.ground import Ground
 from colocd.core.index import Ints
 from colocd.core.joint import Spot, settle
+from colocd.core.mixes import Mixes, Vector, mixes
 from colocd.core.openings import allowed
 from colocd.core.search import NEVER, NodeSearch, Request
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Job
-
-Vector = tuple[int, ...]
-"""Number of replicas per wanted service."""
 
 
 class Shared(NamedTuple):
@@ -56,7 +54,8 @@ class ExactSolver:
         self.many: Vector = tuple(many for _, many in wants)
         self._allowed = [allowed(land, spec) for spec in self.specs]
         self._by_row: dict[int, tuple[NodeSearch | None, ...]] = {}
-        self._mixes: dict[tuple[tuple[NodeSearch | None, ...], int], frozenset[Vector]] = {}
+        self._mixes: dict[int, Mixes] = {}
+        self._rooms: list[dict[int, tuple[Ints, Ints]]] = []
         self._profiles: dict[tuple[int, tuple[Shared, ...]], Profile] = {}
 
     def _searches(self, row: int) -> tuple[NodeSearch | None, ...]:
@@ -69,25 +68,13 @@ class ExactSolver:
             )
         return found
 
-    def fits(self, row: int, room: int) -> frozenset[Vector]:
-        """All numbers of replicas per service that sit side by side in `room`."""
-        return self._fits(self._searches(row), room)
-
-    def _fits(self, searches: tuple[NodeSearch | None, ...], room: int) -> frozenset[Vector]:
-        found = self._mixes.get((searches, room))
+    def mixes(self, row: int) -> Mixes:
+        """What fits side by side on a node, up to what is wanted; services that spread have one replica a node at most."""
+        found = self._mixes.get(row)
         if found is None:
-            vectors = {(0,) * len(self.specs)}
-            for at, search in enumerate(searches):
-                if search is not None and search.packs(room):
-                    for gpus in search.good_in(room):
-                        vectors |= {v for rest in self._fits(searches, room & ~gpus) if (v := self.one_more(rest, at))}
-            found = self._mixes[searches, room] = frozenset(vectors)
+            most = tuple(min(1, n) if spec.spread else n for spec, n in zip(self.specs, self.many, strict=True))
+            found = self._mixes[row] = mixes(self._searches(row), most)
         return found
-
-    def one_more(self, vector: Vector, at: int) -> Vector:
-        """The vector with one replica more of a service; empty when that is more than wanted, or than may share a node."""
-        most = min(1, self.many[at]) if self.specs[at].spread else self.many[at]
-        return () if vector[at] >= most else (*vector[:at], vector[at] + 1, *vector[at + 1 :])
 
     def _profile(self, row: int, shared: Sequence[Shared]) -> Profile:
         """The cheapest option for each vector on one node. Shared jobs are evicted where they are paid only."""
@@ -99,20 +86,25 @@ class ExactSolver:
             found = self._profiles[key] = self._work_out(row, name, mine)
         return found
 
-    def starts(self, row: int) -> Iterator[tuple[int, int, int, int]]:
-        """Replicas that may start on a node: service, GPUs, key, GPUs free or freed; the cheapest for each rest."""
-        land = self.land
-        if not land.open[row]:
+    def starts(self, row: int, below: int) -> Iterator[tuple[int, int, int, int]]:
+        """Replicas that may start on a node for less than `below`: service, GPUs, key, GPUs free or freed; best for a rest."""
+        if not self.land.open[row]:
             return
-        free, masks, costs = land.content(row)
+        if not self._rooms:
+            for at, spec in enumerate(self.specs):
+                rows = np.array([r for r in self.rows if self.land.open[r] and self._allowed[at][r]], dtype=np.int64)
+                self._rooms.append(self.land.with_rooms(Request.of(spec), rows))
         for at, search in enumerate(self._searches(row)):
             if search is None:
                 continue
-            keys, rooms = (found[0] for found in search.with_rooms(np.array([free]), masks[None, :], costs[None, :]))
+            keys, rooms = self._rooms[at][row]
+            some = np.flatnonzero(keys < below)
             best: dict[tuple[int, int], tuple[int, int]] = {}
-            for key, gpus, room in zip(keys.tolist(), search.subs.tolist(), rooms.tolist(), strict=True):
+            for key, gpus, room in zip(
+                keys[some].tolist(), search.subs[some].tolist(), rooms[some].tolist(), strict=True
+            ):
                 known = best.get((room, room & ~gpus))
-                if key < NEVER and (known is None or key < known[0]):
+                if known is None or key < known[0]:
                     best[room, room & ~gpus] = (key, gpus)
             for (room, _), (key, gpus) in best.items():
                 yield at, gpus, key, room
@@ -128,10 +120,11 @@ class ExactSolver:
                 later |= land.gpus_of(s.ref)[name]
                 masks[land.holder_column(row, s.ref)] = 0
         profile: Profile = {}
+        mix = self.mixes(row)
         if not musts:
             room = later | (free if land.open[row] else 0) if later else 0
-            for vector in self.fits(row, room):
-                _offer(profile, vector, Option(sum(vector), None))
+            for number, inside in mix.options(room, None):
+                _offer(profile, mix.vectors[number], Option(inside, None))
         if not land.open[row]:
             return profile
         for at, search in enumerate(self._searches(row)):
@@ -145,9 +138,8 @@ class ExactSolver:
                     if left not in best or key < best[left][0]:
                         best[left] = (key, gpus)
             for left, (key, gpus) in best.items():
-                for rest in self.fits(row, left):
-                    if vector := self.one_more(rest, at):
-                        _offer(profile, vector, Option(key + sum(rest), (at, gpus)))
+                for number, inside in mix.options(left, at):
+                    _offer(profile, mix.vectors[number], Option(key + inside, (at, gpus)))
         return profile
 
     def solve(self, shared: Sequence[Shared] = ()) -> tuple[list[list[Spot]], Ground] | Clash | None:
@@ -216,10 +208,11 @@ class ExactSolver:
 
     def _seats(self, row: int, room: int, vector: Vector) -> Iterator[tuple[int, int]]:
         """Which service sits on which GPUs, for a vector that fits into the room."""
+        mix = self.mixes(row)
         for at, search in enumerate(self._searches(row)):
             while search is not None and vector[at]:
                 rest = (*vector[:at], vector[at] - 1, *vector[at + 1 :])
-                gpus = next(g for g in search.good_in(room) if rest in self.fits(row, room & ~g))
+                gpus = next(g for g in search.good_in(room) if mix.holds(room & ~g, rest))
                 yield at, gpus
                 room, vector = room & ~gpus, rest
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from colocd.core.exact import ExactSolver, Option, Picked, Vector
+from colocd.core.exact import ExactSolver, Option, Picked
 from colocd.core.index import Ints
+from colocd.core.mixes import Vector
 from colocd.core.search import NEVER
 
 MOST_CELLS = 1 << 17
@@ -35,6 +36,13 @@ class Choice(NamedTuple):
     option: Option
 
 
+class Way(NamedTuple):
+    """What each node does, and how good that is: replicas served in order of priority, negative; then the sum of keys."""
+
+    picked: list[Picked]
+    score: tuple[int, ...]
+
+
 class Step(NamedTuple):
     """One node of the way: its choices, which was best for each state, the frontier, and how many of it were known before."""
 
@@ -45,8 +53,11 @@ class Step(NamedTuple):
     old: int
 
 
-def solve(solver: ExactSolver) -> list[Picked] | None:
-    """What each node does in the cheapest plan that serves most; None: the nodes share too many jobs to look at everything."""
+def solve(solver: ExactSolver, below: int = NEVER) -> Way | None:
+    """The cheapest plan that serves most; None: the nodes share too many jobs to look at everything.
+
+    `below`: key of a plan that serves all; what costs no less is left out.
+    """
     shared = _shared(solver)
     if max((len(jobs) for jobs in shared.values()), default=0) > MOST_ON_NODE:
         return None
@@ -66,7 +77,7 @@ def solve(solver: ExactSolver) -> list[Picked] | None:
     work = 0
     for nth, row in enumerate(order):
         fresh = tuple(sorted(set(shared[row]) - set(frontier)))
-        choices = list(_choices(solver, row, shared[row]))
+        choices = list(_choices(solver, row, shared[row], below))
         best = best.reshape((3,) * len(frontier) + (1,) * len(fresh) + shape)
         work += len(choices) * best.size * 2 ** len(fresh)
         if work > MOST_WORK:
@@ -123,45 +134,48 @@ def _widest(order: Sequence[int], shared: dict[int, tuple[str, ...]], where: dic
     return most
 
 
-def _choices(solver: ExactSolver, row: int, jobs: tuple[str, ...]) -> Iterator[Choice]:
-    """All a node may do, without what costs no less than another choice that needs fewer of the shared jobs evicted elsewhere."""
-    land = solver.land
+def _choices(solver: ExactSolver, row: int, jobs: tuple[str, ...], below: int) -> Iterator[Choice]:
+    """All a node may do, without what costs no less than `below` or a choice that needs fewer shared jobs evicted elsewhere."""
+    land, mix = solver.land, solver.mixes(row)
     name = land.index.nodes[row].name
+    free = int(land.free_masks[row])
     own = {ref: land.gpus_of(ref)[name] for ref in jobs}
-    later, open_free = land.room_later(row), int(land.free_masks[row]) if land.open[row] else 0
-    starts: dict[Jobs, list[tuple[int, int, tuple[int, int] | None]]] = {frozenset(): [(0, 0, None)]}
-    for at, gpus, key, room in solver.starts(row):
-        pays = frozenset(ref for ref, mask in own.items() if mask & gpus & ~int(land.free_masks[row]))
-        starts.setdefault(pays, []).append((key, (room | later) & ~gpus, (at, gpus)))
+    later, open_free = land.room_later(row), free if land.open[row] else 0
+    starts: dict[Jobs, list[tuple[int, int, tuple[int, int]]]] = {frozenset(): []}
+    for at, gpus, key, room in solver.starts(row, below):
+        pays = frozenset(ref for ref, mask in own.items() if mask & gpus & ~free)
+        starts.setdefault(pays, []).append((key, room | later, (at, gpus)))
     for pays, found in starts.items():
         others = tuple(ref for ref in jobs if ref not in pays)
-        known: dict[Jobs, dict[Vector, int]] = {}
+        known: dict[Jobs, dict[int, int]] = {}
         for uses in sorted((frozenset(_picked(others, word)) for word in product((0, 1), repeat=len(others))), key=len):
-            cheapest: dict[Vector, int] = {}
+            cheapest: dict[int, int] = {}
             for fewer in (known[uses - {ref}] for ref in uses):
                 for vector, key in fewer.items():
-                    cheapest[vector] = min(key, cheapest.get(vector, NEVER))
-            better: dict[Vector, Option] = {}
+                    cheapest[vector] = min(key, cheapest.get(vector, key))
+            better: dict[int, Option] = {}
             more = 0
             for ref in uses:
                 more |= own[ref]
-            for key, left, start in found:
-                room = left | more
-                if start is None:
-                    room = room | later | open_free if more | later else 0
-                for rest in solver.fits(row, room & ~_gpus(start)):
-                    vector = rest if start is None else solver.one_more(rest, start[0])
-                    cost = key + sum(rest)
-                    if vector and cost < cheapest.get(vector, NEVER):
-                        cheapest[vector] = cost
-                        better[vector] = Option(cost, start)
+            if not pays:
+                room = more | later | open_free if more | later else 0
+                for vector, inside in mix.options(room, None):
+                    if inside < cheapest.get(vector, below):
+                        cheapest[vector] = inside
+                        better[vector] = Option(inside, None)
+            rooms: dict[tuple[int, int], tuple[int, tuple[int, int]]] = {}
+            for key, room, start in found:
+                place = (start[0], (room | more) & ~start[1])
+                if place not in rooms or key < rooms[place][0]:
+                    rooms[place] = (key, start)
+            for (at, left), (key, start) in rooms.items():
+                for vector, inside in mix.options(left, at):
+                    if key + inside < cheapest.get(vector, below):
+                        cheapest[vector] = key + inside
+                        better[vector] = Option(key + inside, start)
             known[uses] = cheapest
             for vector, option in sorted(better.items()):
-                yield Choice(pays, uses, vector, option)
-
-
-def _gpus(start: tuple[int, int] | None) -> int:
-    return 0 if start is None else start[1]
+                yield Choice(pays, uses, mix.vectors[vector], option)
 
 
 def _picked(names: Sequence[str], word: Sequence[int]) -> Iterator[str]:
@@ -201,10 +215,11 @@ def _advance(
     return Step(row, choices, chosen, frontier, old), after
 
 
-def _walk_back(best: Ints, trail: Sequence[Step | tuple[int, Ints]]) -> list[Picked]:
+def _walk_back(best: Ints, trail: Sequence[Step | tuple[int, Ints]]) -> Way:
     """What each node did on the way to the best state: most replicas in order of priority, then the least cost."""
     reached = np.argwhere(best < NEVER)
     vector: Vector = max(tuple(r) for r in reached.tolist())
+    score = (*(-count for count in vector), int(best[vector]))
     states: list[int] = []
     picked: list[Picked] = []
     for step in reversed(trail):
@@ -220,4 +235,4 @@ def _walk_back(best: Ints, trail: Sequence[Step | tuple[int, Ints]]) -> list[Pic
         vector = tuple(a - b for a, b in zip(vector, choice.vector, strict=True))
         if any(choice.vector):
             picked.append((step.row, choice.vector, choice.option))
-    return picked
+    return Way(picked, score)

@@ -148,6 +148,14 @@ class NodeKeys:
         price = np.maximum(least[:, None], np.minimum(unit, NEVER >> 6)[:, None] * np.maximum(short, 0))
         return np.where(short > 0, price, 0) + np.arange(depth)
 
+    def with_rooms(self, request: Request, rows: Ints) -> dict[int, tuple[Ints, Ints]]:
+        """For each of these rows the keys of all candidates, and the GPUs free or freed with each."""
+        found: dict[int, tuple[Ints, Ints]] = {}
+        for search, some in self.by_shape(request, rows):
+            known = search.with_rooms(self.free_masks[some], self._masks[some], self._costs[some])
+            found.update((row, (keys, rooms)) for row, keys, rooms in zip(some.tolist(), *known, strict=True))
+        return found
+
     def bundles(self, request: Request, rows: Sequence[int]) -> list[list[tuple[int, int]]]:
         """For each of these rows, for 1, 2, … replicas there as far as they fit: key of all, GPUs of the one that starts now."""
         found: dict[int, list[tuple[int, int]]] = {}

@@ -22,6 +22,9 @@ MISSED_SHIFT = 54
 
 NEVER = 1 << 62
 """Key of what cannot be."""
+_NONE: Ints = np.zeros(0, dtype=np.int64)
+_FEW = 64
+"""Subsets that are quicker looked through one by one than as an array."""
 _CHUNK = 1 << 16
 """Candidates looked at in one go: small enough for the processor's cache."""
 
@@ -133,9 +136,8 @@ class NodeSearch:
         reach = free | np.bitwise_or.reduce(masks, axis=1)
         keys: Ints = np.repeat(self._base[None, :], len(free), axis=0)
         taken = (masks & ~free[:, None]).astype(np.uint16)
-        for h in range(masks.shape[1]):
-            if taken[:, h].any():
-                keys += np.where(taken[:, h, None] & self._narrow, costs[:, h, None], 0)
+        for h in np.flatnonzero(taken.any(axis=0)).tolist():
+            keys += np.where(taken[:, h, None] & self._narrow, costs[:, h, None], 0)
         gone = (~reach & self.all).astype(np.uint16)
         keys[(gone[:, None] & self._narrow) != 0] = NEVER
         return keys
@@ -228,6 +230,21 @@ class NodeSearch:
         np.minimum(out, NEVER, out=out)
         return out
 
+    def good_with(self, low: int, room: int) -> list[int]:
+        """The subsets within `room` that reach the level and hold its lowest GPU `low`."""
+        if room.bit_count() < self.count:
+            return []
+        mine = self._good_by_low.get(low, _NONE)
+        if len(mine) > _FEW:
+            found: list[int] = mine[(mine & ~room) == 0].tolist()
+            return found
+        return [gpus for gpus in mine.tolist() if not gpus & ~room]
+
+    @cached_property
+    def _good_by_low(self) -> dict[int, Ints]:
+        lows = self._good & -self._good
+        return {low: self._good[lows == low] for low in np.unique(lows).tolist()}
+
     def good_in(self, room: int) -> list[int]:
         """The subsets within `room` that reach the level, best first."""
         found: list[int] = self._good[(self._good & ~room) == 0].tolist()
@@ -237,9 +254,9 @@ class NodeSearch:
         """Keys of all candidates (see `candidates`), and for each the GPUs free or freed once its victims are gone."""
         keys = self.candidates(free, masks, costs)
         rooms: Ints = np.repeat(free[:, None], len(self.subs), axis=1)
-        for h in range(masks.shape[1]):
-            mine = masks[:, h, None]
-            rooms |= np.where((mine & ~free[:, None] & self.subs) != 0, mine, 0)
+        taken = masks & ~free[:, None]
+        for h in np.flatnonzero(taken.any(axis=0)).tolist():
+            rooms |= np.where(taken[:, h, None] & self.subs, masks[:, h, None], 0)
         return keys, rooms
 
     def bundles(self, free: Ints, masks: Ints, costs: Ints) -> tuple[Ints, Ints]:

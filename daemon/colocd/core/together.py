@@ -18,7 +18,7 @@ from colocd.core.exact import Clash, ExactSolver, Shared
 from colocd.core.ground import Ground
 from colocd.core.joint import Spot, place
 from colocd.core.openings import allowed, open_keys
-from colocd.core.search import NEVER
+from colocd.core.search import NEVER, Request
 from colocd.core.service import ServiceSpec
 
 MOST_STATES = 512
@@ -53,6 +53,8 @@ class Joint(NamedTuple):
 
 def place_all(land: Ground, wants: Sequence[Want]) -> Joint:
     """Places for all wanted replicas; `wants` in order of priority. `land` itself is left alone."""
+    for want in wants:
+        land.begun(Request.of(want.spec))  # What is found out before the copy is made is found out once.
     after = land.copy()
     found = tuple(tuple(place(after, want.spec, want.many)) for want in wants)
     best = Joint(found, after, gave_up=False)
@@ -71,8 +73,11 @@ def _together(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
     """The best nodes combined; `best`: what was found one service after the other."""
     rows, all_rows = _rows(land, wants, best)
     solver = ExactSolver(land, wants, rows)
-    way = frontier.solve(solver)
-    found_all = None if way is None else solver.carry_out(way)
+    served = all(len(spots) == want.many for spots, want in zip(best.spots, wants, strict=True))
+    way = frontier.solve(solver, best.score[-1] if served else NEVER)
+    if way is not None and way.score >= best.score:
+        return best._replace(gave_up=not all_rows)
+    found_all = None if way is None else solver.carry_out(way.picked)
     if found_all is not None and not isinstance(found_all, Clash):
         plan = Joint(tuple(tuple(s) for s in found_all[0]), found_all[1], gave_up=False)
         return min(best, plan, key=lambda joint: joint.score)._replace(gave_up=not all_rows)
