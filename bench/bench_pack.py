@@ -20,7 +20,7 @@ from bench.clusters import SHAPES
 from bench.pack_sim import Kind, Outcome, Sim, Tide
 
 from colocd.core import fill
-from colocd.core.index import Ints
+from colocd.core.arrays import Ints
 from colocd.core.pack import Kind as JobKind
 from colocd.core.pack import Pack
 from colocd.core.search import NEVER

@@ -8,10 +8,10 @@ from tests.helpers.views import AT, SHAPES, batch, filled_views, service, view
 
 from coloc_topology.fit import fit_table
 from colocd.core.actions import Release
+from colocd.core.arrays import popcount
 from colocd.core.dear import residents
 from colocd.core.fill import waiting
 from colocd.core.ground import Ground
-from colocd.core.index import popcount
 from colocd.core.need import counted, need, reserve
 from colocd.core.pack import Pack
 from colocd.core.picks import lowest, shape_picks, sockets

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given, settings
 from tests.helpers.views import AT, batch, filled_views, replica, service, view
 
-from colocd.core.index import popcount
+from colocd.core.arrays import popcount
 from colocd.core.reclaim import ground
 from colocd.core.tide import Tide, tide
 from colocd.core.valleys import kept_back

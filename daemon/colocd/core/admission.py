@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from colocd.core.index import Ints, popcount
+from colocd.core.arrays import Ints, popcount
 from colocd.core.pack import Pack, per_node
 from colocd.core.policy import Policy
 from colocd.core.runtimes import remaining

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from colocd.core.index import Bools, Ints, PlannerIndex
+from colocd.core.arrays import Bools, Ints
+from colocd.core.index import PlannerIndex
 from colocd.core.victims import spent_budget
 from colocd.core.view import View
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from colocd.core.arrays import Bools, Ints
 from colocd.core.ground import Ground
-from colocd.core.index import Bools, Ints
 from colocd.core.openings import allowed, open_keys
 from colocd.core.search import NEVER, Request
 from colocd.core.service import ServiceSpec

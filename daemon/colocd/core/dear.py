@@ -7,7 +7,8 @@ that jobs that are about as dear count as equal.
 import numpy as np
 from numpy.typing import NDArray
 
-from colocd.core.index import Ints, PlannerIndex
+from colocd.core.arrays import Ints
+from colocd.core.index import PlannerIndex
 from colocd.core.victims import NEVER_AGAIN
 from colocd.core.view import ReplicaState, View
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from colocd.core.arrays import Ints
 from colocd.core.ground import Ground
-from colocd.core.index import Ints
 from colocd.core.joint import Spot, settle
 from colocd.core.mixes import Mixes, Vector, mixes
 from colocd.core.openings import allowed

@@ -9,8 +9,9 @@ from math import ceil
 
 from colocd.core.actions import Action, Hold, Note, Release
 from colocd.core.admission import Reserved, reserve_for, useful_time
+from colocd.core.arrays import Ints, popcount
 from colocd.core.ground import Ground
-from colocd.core.index import NO_FACTS, Ints, popcount
+from colocd.core.index import NO_FACTS
 from colocd.core.need import reserve
 from colocd.core.pack import Pack, per_node
 from colocd.core.policy import Policy

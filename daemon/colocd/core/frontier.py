@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from colocd.core.arrays import Ints
 from colocd.core.exact import ExactSolver, Option, Picked
-from colocd.core.index import Ints
 from colocd.core.mixes import Vector
 from colocd.core.search import NEVER
 

@@ -5,8 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
+from colocd.core.arrays import Bools, Ints
 from colocd.core.budgets import spent_rows
-from colocd.core.index import NO_FACTS, Bools, Ints, PlannerIndex
+from colocd.core.index import NO_FACTS, PlannerIndex
 from colocd.core.keys import NodeKeys
 from colocd.core.search import JOBS_BITS, Found, Request
 from colocd.core.victims import COST_SCALE, barred, barred_for_good, eviction_cost

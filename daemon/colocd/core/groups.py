@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from colocd.core.arrays import Bools
 from colocd.core.ground import Ground
-from colocd.core.index import Bools
 from colocd.core.joint import Spot, pick
 from colocd.core.openings import open_keys
 from colocd.core.places import domain_of

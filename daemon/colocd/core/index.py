@@ -4,11 +4,13 @@ An index holds nothing that the view does not say: an index brought up to date a
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coloc_topology.fit import FitTable, fit_table
+from colocd.core.arrays import Bools, Floats, Ints, differences, others
 from colocd.core.places import domain_of, shut
 from colocd.core.policy import Policy
 from colocd.core.queueing import level_of
@@ -26,10 +28,6 @@ from colocd.core.victims import (
     spent_budget,
 )
 from colocd.core.view import Job, JobFacts, Node, View
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 NO_FACTS = JobFacts()
 UNKNOWN_CPUS = 1 << 40
@@ -69,6 +67,8 @@ class PlannerIndex:
         self.jobs: list[Job | None] = [None]
         self.users: dict[str, int] = {}
         self.known: dict[str, Job] = {}
+        self._seen: tuple[Job, ...] = ()
+        self._ids: Ints = np.zeros(0, dtype=np.int64)
         self._vacant: list[int] = []
         self._evicted: set[str] = set()
         self._holders: list[list[int]] = []
@@ -96,25 +96,22 @@ class PlannerIndex:
 
     def update(self, view: View) -> int:
         """Bring the arrays to this view; returns how many nodes' contents changed (all of them after a rebuild)."""
-        same_nodes = len(view.nodes) == len(self.nodes) and all(
-            new is old or new.name == old.name for new, old in zip(view.nodes, self.nodes, strict=True)
-        )
+        moved = [] if len(view.nodes) != len(self.nodes) else others(view.nodes, self.nodes)
+        same_nodes = len(view.nodes) == len(self.nodes) and all(view.nodes[i].name == self.nodes[i].name for i in moved)
         if not same_nodes or view.policy != self._policy or view.shapes != self._shape_defs:
             self._rebuild(view)
             return len(self.nodes)
         changed: set[int] = set()
-        for i, (new, old) in enumerate(zip(view.nodes, self.nodes, strict=True)):
-            if new is not old:
-                if new != old:
-                    self._set_node(i, new)
-                    changed.add(i)
-                else:
-                    self.nodes[i] = new
+        for i in moved:
+            if view.nodes[i] != self.nodes[i]:
+                self._set_node(i, view.nodes[i])
+                changed.add(i)
+            else:
+                self.nodes[i] = view.nodes[i]
         if changed:
             self._set_uniform()
         self._update_jobs(view, changed)
-        for i in changed:
-            self._set_holders(i)
+        self._set_holders(sorted(changed))
         return len(changed)
 
     def costs(self, view: View) -> tuple[Bools, Bools, Ints, Ints]:
@@ -166,8 +163,7 @@ class PlannerIndex:
         self._set_uniform()
         changed: set[int] = set()
         self._update_jobs(view, changed)
-        for i in changed:
-            self._set_holders(i)
+        self._set_holders(sorted(changed))
 
     def _set_uniform(self) -> None:
         self.uniform = len(self.tables) == 1 and bool((self.shape >= 0).all())
@@ -195,17 +191,19 @@ class PlannerIndex:
 
     def _update_jobs(self, view: View, changed: set[int]) -> None:
         known = self.known
-        for job in view.jobs:
-            old = known.get(job.ref)
-            if old is job:
-                continue
-            known[job.ref] = job
-            if old is None or old != job:
+        ids: Ints = np.fromiter(map(id, view.jobs), dtype=np.int64, count=len(view.jobs))
+        fresh, gone = differences(ids, self._ids)
+        came = {view.jobs[i].ref: view.jobs[i] for i in fresh}
+        for ref, job in came.items():
+            old = known.get(ref)
+            known[ref] = job
+            if old is None or (old is not job and old != job):
                 self._set_job(job, view, changed)
-        if len(known) != len(view.jobs):
-            for ref in known.keys() - {job.ref for job in view.jobs}:
+        for ref in (self._seen[i].ref for i in gone):
+            if ref not in came:
                 del known[ref]
                 self._drop_job(ref, changed)
+        self._seen, self._ids = view.jobs, ids
         evicted = {ref for ref, facts in view.facts.items() if facts.evictions}
         for ref in (evicted | self._evicted) & self.job_row.keys():
             row, facts = self.job_row[ref], view.facts.get(ref, NO_FACTS)
@@ -229,9 +227,16 @@ class PlannerIndex:
         self._vacant.append(row)
 
     def _set_job(self, job: Job, view: View, changed: set[int]) -> None:
-        self._drop_job(job.ref, changed)
         facts = view.facts.get(job.ref, NO_FACTS)
-        if not job.gpus or job.started is None or barred_for_good(job, view) is not None:
+        able = bool(job.gpus) and job.started is not None and barred_for_good(job, view) is None
+        stays = self.job_row.get(job.ref)
+        before = None if stays is None else self.jobs[stays]
+        if able and stays is not None and before is not None and before.gpus == job.gpus:
+            self.jobs[stays] = job
+            self._set_facts(stays, job, facts, view)
+            return
+        self._drop_job(job.ref, changed)
+        if not able:
             return
         if self._vacant:
             row = self._vacant.pop()
@@ -242,9 +247,17 @@ class PlannerIndex:
                 self._grow_jobs(2 * row)
             self.jobs.append(job)
         self.job_row[job.ref] = row
+        self._set_facts(row, job, facts, view)
+        for name in job.gpus or ():
+            if name in self.row:
+                i = self.row[name]
+                self._holders[i].append(row)
+                changed.add(i)
+
+    def _set_facts(self, row: int, job: Job, facts: JobFacts, view: View) -> None:
         self.alive[row] = True
         saved = job.checkpoint.saved if job.checkpoint is not None else None
-        self.started[row] = job.started
+        self.started[row] = job.started or 0.0
         self.saved[row] = math.inf if saved is None else saved
         self.gpus[row] = gpu_count(job)
         self.job_cpus[row] = cpus_per_node(job)
@@ -253,40 +266,26 @@ class PlannerIndex:
         self.dear[row] = dearness(job, facts, view)
         self.level[row] = level_of(job, view.policy)
         self.user[row] = self.users.setdefault(job.user, len(self.users))
-        for name in job.gpus:
-            if name in self.row:
-                i = self.row[name]
-                self._holders[i].append(row)
-                changed.add(i)
 
-    def _set_holders(self, i: int) -> None:
-        rows = self._holders[i]
-        if len(rows) > 1:
-            rows.sort(key=lambda r: _order(self.jobs[r]))
-        if len(rows) > self.holder_mask.shape[1]:
-            more = np.zeros((len(self.nodes), len(rows) - self.holder_mask.shape[1]), dtype=np.int64)
+    def _set_holders(self, rows: Sequence[int]) -> None:
+        if not rows:
+            return
+        for i in rows:
+            if len(self._holders[i]) > 1:
+                self._holders[i].sort(key=lambda r: _order(self.jobs[r]))
+        most, width = max(len(self._holders[i]) for i in rows), self.holder_mask.shape[1]
+        if most > width:
+            more = np.zeros((len(self.nodes), most - width), dtype=np.int64)
             self.holder_mask = np.asfortranarray(np.concatenate([self.holder_mask, more], axis=1))
             self.holder_job = np.asfortranarray(np.concatenate([self.holder_job, more], axis=1))
-        name = self.nodes[i].name
-        spare = [0] * (self.holder_mask.shape[1] - len(rows))
-        good = ~self.nodes[i].failed
-        self.holder_mask[i] = [_mask(self.jobs[r], name) & good for r in rows] + spare
-        self.holder_job[i] = rows + spare
-
-
-def popcount(masks: Ints) -> Ints:
-    """Number of GPUs in each mask."""
-    if _COUNT is not None:
-        counted: Ints = _COUNT(masks).astype(np.int64)
-        return counted
-    out: Ints = _COUNTS[masks & 0xFFFF]
-    more = masks >> 16
-    return out + popcount(more) if more.any() else out
-
-
-_COUNT = getattr(np, "bitwise_count", None)
-"""numpy's own, from 2.0 on."""
-_COUNTS: Ints = np.array([i.bit_count() for i in range(1 << 16)], dtype=np.int64)
+            width = most
+        masks, jobs = [], []
+        for i in rows:
+            name, good, held = self.nodes[i].name, ~self.nodes[i].failed, self._holders[i]
+            spare = [0] * (width - len(held))
+            masks.append([_mask(self.jobs[r], name) & good for r in held] + spare)
+            jobs.append(held + spare)
+        self.holder_mask[rows], self.holder_job[rows] = masks, jobs
 
 
 def _order(job: Job | None) -> tuple[int, int]:

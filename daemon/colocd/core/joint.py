@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from colocd.core import bundles
+from colocd.core.arrays import Ints
 from colocd.core.bundles import Waiting
 from colocd.core.ground import Ground
-from colocd.core.index import Ints
 from colocd.core.openings import allowed, open_keys
 from colocd.core.search import NEVER, NodeSearch, Request
 from colocd.core.service import ServiceSpec

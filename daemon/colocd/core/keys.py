@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from colocd.core.index import Bools, Ints, PlannerIndex, popcount
+from colocd.core.arrays import Bools, Ints, popcount
+from colocd.core.index import PlannerIndex
 from colocd.core.search import NEVER, Found, NodeSearch, Request, node_search
 
 FEW = 64

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from colocd.core.arrays import Bools, Ints
 from colocd.core.ground import Ground
-from colocd.core.index import Bools, Ints
 from colocd.core.search import NEVER, Request
 from colocd.core.service import ServiceSpec
 

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from colocd.core.arrays import Bools, Ints, popcount
 from colocd.core.dear import Classes, residents
 from colocd.core.ground import Ground
-from colocd.core.index import NEAR, Bools, Ints, popcount
+from colocd.core.index import NEAR
 from colocd.core.picks import Picks
 from colocd.core.search import NEVER
 from colocd.core.valleys import kept_back

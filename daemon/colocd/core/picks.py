@@ -12,7 +12,8 @@ import numpy as np
 
 from coloc_topology.fit import FitTable, fit_table
 from coloc_topology.shape import Level, Shape, mask_of
-from colocd.core.index import Ints, PlannerIndex
+from colocd.core.arrays import Ints
+from colocd.core.index import PlannerIndex
 
 MOST_SPOILS = 1 << 16
 """Answers about kept GPUs that stay in memory for each number of GPUs on a shape."""

@@ -13,7 +13,7 @@ import numpy as np
 from coloc_topology.fit import FitTable
 from coloc_topology.shape import Level
 from coloc_topology.subsets import minimum_over_subsets
-from colocd.core.index import Bools, Ints, popcount
+from colocd.core.arrays import Bools, Ints, popcount
 from colocd.core.service import Mode, ServiceSpec
 from colocd.core.victims import COST_SCALE
 

@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 
 from coloc_topology.shape import Level
+from colocd.core.arrays import Bools, Ints, popcount
 from colocd.core.forecast import peak
 from colocd.core.ground import Ground
-from colocd.core.index import Bools, Ints, popcount
 from colocd.core.need import counted, fresh, needed, replicas_for
 from colocd.core.reclaim import ground as ground_of
 from colocd.core.valleys import best_free

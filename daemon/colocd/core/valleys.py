@@ -5,8 +5,8 @@ from heapq import heappop, heappush
 
 import numpy as np
 
+from colocd.core.arrays import Bools, Ints, popcount
 from colocd.core.ground import Ground
-from colocd.core.index import Bools, Ints, popcount
 from colocd.core.need import counted, need, reserve
 from colocd.core.service import Mode, ServiceSpec
 from colocd.core.view import View
