@@ -55,6 +55,17 @@ def example() -> view.View:
     far, near = "SYS", "NV4"
     pairs = Shape("pairs", (("X", near, far, far), (near, "X", far, far), (far, far, "X", near), (far, far, near, "X")))
     mark = view.Checkpoint(signal="USR1", interval=600.0, grace=60.0, saved=1759999700.0)
+    forecast = view.Forecast(
+        points=(view.Quantiles(0.0, {"0.5": 55.0, "0.9": 55.0}), view.Quantiles(900.0, {"0.5": 52.0, "0.9": 58.0})),
+        step=900.0,
+        trust=0.95,
+        basis="cycle found; 1 h ahead mostly by weekly profile, shifted: lately 5.0% off (last value: 20.0%)",
+        records=(
+            view.Record(
+                ahead=3600.0, wape=0.05, persistence=0.2, covered95=0.95, seen=900, used="weekly profile, shifted"
+            ),
+        ),
+    )
     train = view.Job(
         ref="17",
         user="ann",
@@ -104,7 +115,11 @@ def example() -> view.View:
         ),
         jobs=(train,),
         gpus={"n1": view.NodeReadings(at=1759999998.0, sm=(92, 90, 100, 99), used=(70000,) * 4, power=(610.5,) * 4)},
-        services=(view.ServiceView(spec=chat, replicas=(first,), load=view.Reading(value=55.0, at=1759999999.0)),),
+        services=(
+            view.ServiceView(
+                spec=chat, replicas=(first,), load=view.Reading(value=55.0, at=1759999999.0), forecast=forecast
+            ),
+        ),
     )
 
 

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import msgspec
+
 from coloc_topology.shape import idx
+from colocd.core.forecast import headline
 from colocd.core.need import counted, need
 from colocd.core.outlook import Window
 from colocd.core.seats import in_order, words
@@ -65,6 +68,7 @@ def service_words(service: ServiceView, view: View) -> dict[str, Any]:
         "have": len(counted(service)),
         "ready": sum(r.state is ReplicaState.READY for r in service.replicas),
         "why": wanted.why,
+        "forecast": msgspec.to_builtins(headline(service.forecast, service.spec.season)),
         "removed": service.removed,
         "replicas": [
             {

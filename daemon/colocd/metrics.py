@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from colocd.core.need import counted, need
-from colocd.core.view import ReplicaState, View
+from colocd.core.view import Record, ReplicaState, View
 from colocd.core.wishes import is_wish
 from colocd.gpu_use import gpu_busy, gpu_use
 from colocd.store.records import Handover
@@ -30,6 +30,21 @@ class Metrics:
         )
         self._busy = Gauge(
             "coloc_gpus_busy_ratio", "Part of the time in which a kernel ran, 0 to 1", ["use"], registry=r
+        )
+        self._off = Gauge(
+            "coloc_forecast_error_ratio",
+            "Mean error of what was told ÷ mean load, lately",
+            ["service", "ahead"],
+            registry=r,
+        )
+        self._last_off = Gauge(
+            "coloc_forecast_last_value_error_ratio", "The same for the last value", ["service", "ahead"], registry=r
+        )
+        self._covered = Gauge(
+            "coloc_forecast_covered95_ratio", "Share at or below the 0.95 quantile", ["service", "ahead"], registry=r
+        )
+        self._used = Gauge(
+            "coloc_forecast_used", "0: the last value did better and is told instead", ["service", "ahead"], registry=r
         )
         self._told = Gauge("coloc_gpu_nodes_read", "Nodes with a fresh reading of their GPUs", registry=r)
         self._readings = Counter("coloc_gpu_readings", "What agents and Prometheus brought", ["what"], registry=r)
@@ -65,6 +80,8 @@ class Metrics:
         self._paused.set(view.paused is not None)
         for gauge in (self._need, self._have, self._ready, self._load):
             gauge.clear()
+        for gauge in (self._off, self._last_off, self._covered, self._used):
+            gauge.clear()
         for service in view.services:
             name = service.spec.name
             if is_wish(name):
@@ -73,11 +90,20 @@ class Metrics:
             self._have.labels(name).set(len(counted(service)))
             self._ready.labels(name).set(sum(r.state is ReplicaState.READY for r in service.replicas))
             self._load.labels(name).set(service.load.value if service.load is not None else float("nan"))
+            for record in service.forecast.records if service.forecast is not None else ():
+                self._foreseen(name, record)
 
         self._told.set(len(view.gpus))
         self._busy.clear()
         for use, share in gpu_busy(view).items():
             self._busy.labels(use).set(share)
+
+    def _foreseen(self, name: str, record: Record) -> None:
+        ahead = f"{record.ahead:.0f}"
+        self._off.labels(name, ahead).set(record.wape)
+        self._last_off.labels(name, ahead).set(record.persistence)
+        self._covered.labels(name, ahead).set(record.covered95)
+        self._used.labels(name, ahead).set(not record.lost)
 
     def asked(self, usage: Mapping[str, tuple[int, float]]) -> None:
         """Bring the counters of calls to Slurm up to these sums."""

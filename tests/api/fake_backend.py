@@ -28,8 +28,9 @@ def sample_services() -> list[dict[str, Any]]:
         replica(1, "ready", "102", "n1", "4-7", 12.0),
         replica(2, "starting", "131", "n2", "0-3", None),
     ]
+    foreseen = {"ahead": 3600.0, "wape": 0.21, "persistence": 0.2, "covered95": 0.947, "lost": True}
     return [
-        {"name": "chat", "load": 23.5, "need": 3, "have": 3, "ready": 2, "replicas": chat},
+        {"name": "chat", "load": 23.5, "need": 3, "have": 3, "ready": 2, "forecast": foreseen, "replicas": chat},
         {"name": "embed", "load": None, "need": 1, "have": 0, "ready": 0, "replicas": []},
     ]
 

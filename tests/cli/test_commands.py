@@ -39,8 +39,9 @@ def test_status_for_people(coloc: Coloc, backend: FakeBackend, clock: FixedClock
     assert "32: 12 serving, 14 batch, 5 free, 1 unknown" in out
     assert "problem     n3 does not answer" in out
     rows = [line.split() for line in out.splitlines()]
-    assert ["chat", "23.5", "3", "3", "2", "n1:0-3", "n1:4-7", "n2:0-3", "starting"] in rows
-    assert ["embed", "?", "1", "0", "0", "-"] in rows  # unknown is not zero
+    assert ["chat", "23.5", "3", "3", "2", "21.0", "94.7", "n1:0-3", "n1:4-7", "n2:0-3", "starting"] in rows
+    assert ["embed", "?", "1", "0", "0", "?", "?", "-"] in rows  # unknown is not zero
+    assert "chat: the forecast of 60 min ahead did worse" in " ".join(out.split())
     assert ["7", "chat/2", "n2:0-3", "signalled", "24", "s", "117", "118_3"] in rows
 
 

@@ -103,9 +103,13 @@ def show(app: App, service: str, svg: str | None, png: str | None, as_json: bool
     output.paragraph("carried", f"{told['carried']:.4g} by {told['have']} replicas")
     if records := told["records"]:
         output.say("")
-        rows = [[f"{r['ahead'] / 60:.0f}", *(f"{100 * r[k]:.1f}" for k in _RECORD), r["used"]] for r in records]
+        rows = [[f"{r['ahead'] / 60:.0f}", *(f"{100 * r[k]:.1f}" for k in _RECORD), _used(r)] for r in records]
         titles = ("MIN_AHEAD", "OFF%", "LAST_VALUE%", "COVERED95%", "MOSTLY")
         output.show(titles, rows, right=" ".join(titles[:4]))
+
+
+def _used(record: dict[str, Any]) -> str:
+    return "last value: the forecast lost against it" if record.get("lost") else str(record["used"])
 
 
 _RECORD = ("wape", "persistence", "covered95")

@@ -66,8 +66,26 @@ def show_services(services: list[dict[str, Any]]) -> None:
     rows = []
     for service in services:
         replicas = "  ".join(_replica(replica) for replica in service.get("replicas") or []) or "-"
-        rows.append([service.get(key) for key in ("name", "load", "need", "have", "ready")] + [replicas])
-    output.show(("SERVICE", "LOAD", "NEED", "HAVE", "READY", "REPLICAS"), rows, right="LOAD NEED HAVE READY")
+        numbers = [service.get(key) for key in ("name", "load", "need", "have", "ready")]
+        rows.append([*numbers, *_foreseen(service.get("forecast")), replicas])
+    titles = ("SERVICE", "LOAD", "NEED", "HAVE", "READY", "OFF%", "COVERED95%", "REPLICAS")
+    output.show(titles, rows, right=" ".join(titles[1:-1]))
+    for service in services:
+        record = service.get("forecast") or {}
+        if record.get("lost"):
+            output.paragraph("note", f"{service.get('name')}: {_lost(record)}")
+
+
+def _foreseen(record: dict[str, Any] | None) -> list[str | None]:
+    """How far an hour's forecast was off lately, and how much stayed below its 0.95 quantile."""
+    return [None, None] if record is None else [f"{100 * record[key]:.1f}" for key in ("wape", "covered95")]
+
+
+def _lost(record: dict[str, Any]) -> str:
+    return (
+        f"the forecast of {span(record['ahead'])} ahead did worse than the last value lately, which is told instead"
+        f" ({record['persistence']:.1%} off)"
+    )
 
 
 def _replica(replica: dict[str, Any]) -> str:

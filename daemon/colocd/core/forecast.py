@@ -8,7 +8,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from colocd.core.view import Forecast, Quantiles, Reading
+from colocd.core.view import Forecast, Quantiles, Reading, Record
 
 Sample = tuple[float, float | None]
 """(Unix seconds, load); None is a hole."""
@@ -78,6 +78,12 @@ def peak(forecast: Forecast, quantile: float, start: float, end: float) -> float
     """
     near = (p for p in forecast.points if start - forecast.step < p.ahead < end + forecast.step)
     return max((_at(p, quantile) for p in near), default=None)
+
+
+def headline(forecast: Forecast | None, season: float) -> Record | None:
+    """How well the load was foreseen a 24th of a season ahead (an hour), or as near to it as is known; None: not known yet."""
+    known = forecast.records if forecast is not None else ()
+    return min(known, key=lambda r: abs(r.ahead - season / 24), default=None)
 
 
 def _at(point: Quantiles, quantile: float) -> float:

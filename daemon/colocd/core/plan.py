@@ -146,6 +146,10 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
             told.append(f"{record['type']}: {action.why}")
     told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == subject_of(n.service)]
     told += [note.text for note in result.notes if note.subject == subject]
+    if kind == "service":
+        told += [
+            f"its load is foreseen so: {s.forecast.basis}" for s in view.services if s.spec.name == name and s.forecast
+        ]
     if kind == "job":
         left = (refusal(j, view.policy) for j in view.jobs if j.ref == name and j.request is not None and not j.gpus)
         told += [reason for reason in left if reason is not None]

@@ -174,18 +174,18 @@ class Quantiles(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """How well a service's load was foreseen `ahead` seconds before it came, lately."""
+    """How well a service's load was foreseen `ahead` seconds before it came, lately; `seen`: values that came true so far."""
 
     ahead: float
     wape: float
-    """Mean absolute error ÷ mean load."""
+    """Mean absolute error ÷ mean load; `persistence`: the same for the last value told again."""
     persistence: float
-    """The same for the last value told again."""
     covered95: float
     """Share at or below the 0.95 quantile."""
     seen: int
     used: str
-    """The forecaster with the most weight; `seen`: values that came true so far."""
+    """The forecaster with the most weight."""
+    lost: bool = False  # the own forecast did worse than the last value lately: the last value is told instead
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,8 @@ LEVEL = NAMES.index("level of the day")
 START = np.array([experts.START.get(name, 1.0) for name in NAMES])
 MEMORY = 6.0
 """Seasons after which a regret counts half."""
+LONG = 7.0
+"""Seasons after which a load counts half in the load of many seasons."""
 HOUR = 3600.0
 ROOF = 1.3
 """No quantile exceeds the highest load ever seen by more than this factor."""
@@ -50,6 +52,7 @@ class Foreseer:
         self._scales = Track((h, SCALES))
         self.told = Track((q, h))
         """Quantiles foreseen from each bin [bin, quantile, horizon]."""
+        self._plain = Track((q, h))
         self._each = Track((q, h, SCALES))
         self.usual = np.zeros((3, h))
         """Usual error lately: of what was told, of the mixture, of persistence."""
@@ -65,6 +68,8 @@ class Foreseer:
         self._slot = np.full((season + 1, h), np.nan)
         self._recent_keep = 0.5 ** (1 / max(2.0, season / 24))
         self._top = self._peak = 0.0
+        self._long, self._long_weight = 0.0, 0.0
+        self._long_keep = 0.5 ** (1 / (LONG * season))
 
     @property
     def lost(self) -> Bools:
@@ -78,7 +83,16 @@ class Foreseer:
         self.past.extend(values)
         self._learn_after(np.arange(a, self.past.n))
         self.past.forget()
-        for track in (self._rows, self._bases, self._said, self._size, self._mixed, self._scales, self._each):
+        for track in (
+            self._rows,
+            self._bases,
+            self._said,
+            self._size,
+            self._mixed,
+            self._scales,
+            self._plain,
+            self._each,
+        ):
             track.forget(self.past.n - int(self.ahead.max()) - 1)
 
     def _learn_after(self, bins: Ints) -> None:
@@ -94,11 +108,11 @@ class Foreseer:
         said = np.concatenate([said, fitted], axis=-1)
         mixed = (said * self.race.weights).sum(axis=-1)
         middle = np.where(self.lost, said[..., PERSISTENCE], mixed)
-        scales = self.margins.scales(middle, size, self._local(origins, size))
+        scales = self.margins.scales(middle, size, self._lasting(origins), self._local(origins, size))
         phase, _ = self._where(origins[:, None] + self.ahead)
         peak = np.maximum.accumulate(np.maximum(np.nan_to_num(self.past.value.at(origins)), self._peak))
         self._peak = float(peak[-1])
-        told, each = self.margins.predict(middle, scales, ROOF * peak[:, None] + 0 * middle, phase)
+        told, plain, each = self.margins.predict(middle, scales, ROOF * peak[:, None] + 0 * middle, phase)
         for track, values in (
             (self._rows, rows),
             (self._bases, bases),
@@ -108,6 +122,7 @@ class Foreseer:
             (self.middle, middle),
             (self._scales, scales),
             (self.told, told),
+            (self._plain, plain),
             (self._each, each),
         ):
             track.write(int(origins[0]), values)
@@ -125,6 +140,7 @@ class Foreseer:
         size = np.where(known, self._size.at(o, h), 1.0)
         q = np.arange(len(self.quantiles))[None, :, None]
         told = np.where(known[:, None], self.told.at(o[:, None], q, h[:, None]), 0.0)
+        plain = np.where(known[:, None], self._plain.at(o[:, None], q, h[:, None]), 0.0)
         each = np.where(known[:, None, :, None], self._each.at(o[:, None], q, h[:, None]), 0.0)
         errors = np.abs(np.stack([middle, mixed, said[..., PERSISTENCE]]) - truth)
         self._follow(errors, truth, told, known)
@@ -139,7 +155,7 @@ class Foreseer:
         scales = np.where(known[..., None], self._scales.at(o, h), 1.0)
         usual = np.maximum(self.usual[0], floor)
         phases = np.broadcast_to(phase[:, None], o.shape)
-        self.margins.learn(middle, scales, told, each, truth, known, usual, phases)
+        self.margins.learn(middle, scales, told, plain, each, truth, known, usual, phases)
         for p, s, row, ok in zip(phase, slot, errors[0], known, strict=True):
             self._phase[p] = _toward(self._phase[p], row, 0.03, ok)
             self._slot[s] = _toward(self._slot[s], row, 0.25, ok)
@@ -180,6 +196,16 @@ class Foreseer:
         by_slot = np.where(weight > 0, total / np.maximum(weight, 1), usual)
         recent = np.where(np.isnan(self._recent), 0.2 * size, self._recent)
         return recent, np.where(np.isnan(by_phase), usual, by_phase), by_slot
+
+    def _lasting(self, origins: Ints) -> Floats:
+        """The load of many seasons at each origin [origin, 1]."""
+        found = np.empty((len(origins), 1))
+        for i, v in enumerate(self.past.value.at(origins).tolist()):
+            if v == v:
+                self._long = self._long * self._long_keep + v
+                self._long_weight = self._long_weight * self._long_keep + 1
+            found[i] = self._long / max(self._long_weight, 1e-9)
+        return found
 
     def _sized(self, level: Floats) -> Floats:
         """The load's usual size, never near zero: what errors and features are measured by."""

@@ -1,7 +1,8 @@
 """Quantiles around a middle: scaled errors of the past at the same horizon, kept honest by what has come true since.
 
-Adaptive conformal inference (Gibbs & Candes 2021; the multiplier follows the coverage like the integrator of Angelopoulos,
-Candes & Tibshirani 2023), with several scales of the error that race against each other by pinball loss.
+Several scales of the error, and the quantiles of the load itself, race against each other by pinball loss. Their mixture is
+stretched or shrunk by a debt: what was missed beyond the share that may be (the saturating integrator of Angelopoulos, Candes &
+Tibshirani 2023, "Conformal PID control"): a miss or two change little, which keeps the margins narrow; several change much.
 """
 
 import numpy as np
@@ -9,18 +10,28 @@ import numpy as np
 from colocd.core.foresight.calendar import Bools, Floats, Ints
 from colocd.core.foresight.race import Race
 
-SCALES = 6
-"""Constant, in proportion to the foreseen load, to its root, to recent errors, to those at this bin of the hour, of the day."""
+SCALES = 8
+"""Errors: constant, in proportion to the foreseen load, to its root, to recent errors, to those at this bin of the hour, to those
+at this time of the day, to the load of many seasons; the load itself, whatever is foreseen."""
 WINDOW = 8
 """Seasons of errors kept."""
-GAIN, GAIN_PHASE = 0.08, 0.1
-"""How fast a margin follows its coverage, per bin: in all, and at each bin of the hour (hourly jobs hit the same one)."""
-LIMIT = 1.0
-"""Margins are stretched or shrunk by at most e to this."""
-SAFE = 0.004
+MEMORY = 1.5
+"""Seasons after which a regret counts half."""
+DEBT = 2.2
+"""Misses too many (or that many too few) that stretch margins by e to `GAIN`, at 0.95; more where misses are more frequent."""
+MOST = 1.5
+"""No more than so many times `DEBT` is kept in mind."""
+GAIN = 0.5
+SLOW, FAR = 0.02, 0.7
+"""What a miss an hour too many adds for good, and the most that this may come to."""
+NARROW, WIDE = -1.2, 0.8
+"""Margins are multiplied by e to something between these."""
+SAFE = 0.005
 """Upper quantiles aim this much higher: what moves is always missed first."""
 DOUBT = 20.0
 """Errors of the past needed before they weigh as much as the rule of thumb for a new series."""
+LEAST = 0.05
+"""Margins that are stretched are at least this part of the usual load wide, so that none is stuck at nothing."""
 _Z = {0.5: 0.0, 0.75: 0.674, 0.9: 1.282, 0.95: 1.645, 0.99: 2.326}
 
 
@@ -32,43 +43,74 @@ class Margins:
         self._up = self.q > 0.5
         self._aim = np.where(self._up, self.q + np.minimum(SAFE, (1 - self.q) / 2), self.q)
         shape = (len(quantiles), len(ahead))
+        self._season, self._phases = season, phases
         self._scores = np.full((max(200, WINDOW * season), len(ahead), SCALES), np.nan)
         self._at = self._fitted = 0
         self._every = max(1, season // 48)  # sorting costs most, and errors of half an hour move quantiles little
-        self._stretch = np.zeros(shape)
-        self._stretch_phase = np.zeros((len(quantiles), phases, len(ahead)))
-        self._gain = np.where(self._up, GAIN * np.sqrt(144 / max(season, 1)), 0.0)
-        self._gain = np.minimum(self._gain, 0.25)
-        self._gain_phase = np.where(self._up, GAIN_PHASE if phases > 1 else 0.0, 0.0)
+        self._owed = np.zeros(shape)
+        self._owed_phase = np.zeros((len(quantiles), phases, len(ahead)))
+        self._slow = np.zeros(shape)
+        often = np.sqrt(self.q * (1 - self.q) / (0.95 * 0.05))
+        self._unit = DEBT * np.maximum(often, 1.0)[:, None]
         self._races = Race(shape, SCALES)
-        self._memory = 0.5 ** (1 / (7 * season))
+        self._memory = 0.5 ** (1 / (MEMORY * season))
         thumb = np.array([_Z[q] for q in quantiles])[:, None] * (0.1 + 0.4 * (1 - np.exp(-12 * ahead)))
-        self._thumb = np.stack([thumb, thumb, thumb, *([np.sign(thumb) * 2.0] * 3)], axis=-1)
-        self._edges = self._thumb
+        flat, times = thumb, np.sign(thumb) * 2.0
+        self._thumb = np.stack([flat, flat, flat, times, times, times, flat, flat], axis=-1)
+        self._edges = np.zeros((*shape, SCALES))
+        self._trust = np.zeros(len(ahead))
+        self._heard = np.zeros(len(ahead))
 
-    def scales(self, middle: Floats, size: Floats, recent: tuple[Floats, ...]) -> Floats:
-        """The scales [origin, horizon, SCALES] at predictions; `recent` the usual errors lately, by bin of hour and of season."""
+    def scales(self, middle: Floats, size: Floats, long: Floats, recent: tuple[Floats, ...]) -> Floats:
+        """The scales [origin, horizon, SCALES] at predictions.
+
+        `long` [origin, 1] the load of many seasons; `recent` the usual errors lately, by bin of hour and of season.
+        """
         low = np.maximum(middle, 0.02 * size)
         floored = [np.maximum(r, 0.03 * size) for r in recent]
-        return np.stack([size + 0 * middle, low, np.sqrt(low * size), *floored], axis=-1)
+        rest = [np.maximum(long, 1e-9) + 0 * middle, np.ones(middle.shape)]
+        return np.stack([size + 0 * middle, low, np.sqrt(low * size), *floored, *rest], axis=-1)
 
-    def predict(self, middle: Floats, scales: Floats, roof: Floats, phase: Ints) -> tuple[Floats, Floats]:
-        """Quantiles [origin, quantile, horizon] and each scale's own [origin, quantile, horizon, SCALES].
+    def predict(self, middle: Floats, scales: Floats, roof: Floats, phase: Ints) -> tuple[Floats, Floats, Floats]:
+        """Quantiles and their mixture before it is stretched [origin, quantile, horizon], and each scale's own [..., SCALES].
 
         `roof` [origin, horizon] is never exceeded; `phase` is the bin of the hour of what is foreseen.
         """
-        h = np.arange(middle.shape[1])[None, :]
-        stretch = np.exp(np.clip(self._stretch[:, None] + self._stretch_phase[:, phase, h], -LIMIT, LIMIT))
-        each = middle[None, ..., None] + self._edges[:, None] * scales[None] * stretch[..., None]
-        found = np.maximum((each * self._races.weights[:, None]).sum(axis=-1), 0.0)
-        found = np.minimum(np.maximum.accumulate(found, axis=0), np.maximum(roof, middle))
-        return np.moveaxis(found, 1, 0), np.moveaxis(each, 1, 0)
+        size = scales[..., 0]
+        trust = self._trust[:, None]
+        rough = scales.copy()
+        rough[..., -1] = size
+        base = np.broadcast_to(middle[..., None], scales.shape).copy()
+        base[..., -1] = 0.0
+        known = base + self._edges[:, None] * scales
+        guess = middle[..., None] + self._thumb[:, None] * rough
+        each = np.maximum(known * trust + guess * (1 - trust), 0.0)
+        spread = self._edges.copy()
+        spread[..., -1] -= spread[np.argmin(np.abs(self.q - 0.5)), :, -1]
+        wide = np.abs(spread)[:, None] * scales * trust + np.abs(self._thumb)[:, None] * rough * (1 - trust)
+        weights = self._races.weights[:, None]
+        mixed = (each * weights).sum(axis=-1)
+        width = (np.maximum(wide, LEAST * size[..., None]) * weights).sum(axis=-1)
+        told = mixed + width * (np.exp(self._stretch(phase)) - 1)
+        told = np.where((self.q >= 0.9)[:, None, None], np.maximum(told, middle), np.maximum(told, 0.0))
+        told = np.minimum(np.maximum.accumulate(told, axis=0), np.maximum(roof, middle))
+        return np.moveaxis(told, 1, 0), np.moveaxis(mixed, 1, 0), np.moveaxis(each, 1, 0)
+
+    def _stretch(self, phase: Ints) -> Floats:
+        """Logarithms by which margins are stretched [quantile, origin, horizon]."""
+        h = np.arange(phase.shape[1])[None, :]
+        found = _bent(self._owed_phase[:, phase, h] / self._unit[:, None])
+        if self._phases > 1:
+            found = found + _bent(self._owed / self._unit)[:, None]
+        result: Floats = np.clip(GAIN * found + self._slow[:, None], NARROW, WIDE)
+        return result
 
     def learn(
         self,
         middle: Floats,
         scales: Floats,
         told: Floats,
+        mixed: Floats,
         each: Floats,
         truth: Floats,
         known: Bools,
@@ -76,32 +118,42 @@ class Margins:
         phase: Ints,
     ) -> None:
         """Take in what came true, all as `predict` returned it; `usual`: a usual error at each horizon."""
-        covered = truth[:, None] <= told
-        off = np.where(known[:, None], self._aim[:, None] - covered, 0.0)
-        self._stretch = np.clip(self._stretch + self._gain[:, None] * off.sum(axis=0), -1.0, 1.0)
-        h = np.arange(truth.shape[1])
+        off = np.where(known[:, None] & self._up[:, None], self._aim[:, None] - (truth[:, None] <= told), 0.0)
+        h, most = np.arange(truth.shape[1]), MOST * self._unit
         for i in np.flatnonzero(known.any(axis=1)):
-            self._stretch_phase[:, phase[i], h] += self._gain_phase[:, None] * off[i]
-        np.clip(self._stretch_phase, -1.0, 1.0, out=self._stretch_phase)
-        slope = np.where(covered, self.q[:, None] - 1, self.q[:, None])
-        regret = slope[..., None] * (each - told[..., None]) / usual[None, None, :, None]
+            self._heard += known[i]
+            # Errors of the first season are those of a forecaster that knew nothing yet.
+            row = off[i] * (self._heard > self._season)
+            self._owed = np.clip(self._owed + row / self._phases, -most, most)
+            self._slow = np.clip(self._slow + SLOW * row / self._phases, -FAR, FAR)
+            self._owed_phase[:, phase[i], h] = np.clip(self._owed_phase[:, phase[i], h] + row, -most, most)
+        slope = np.where(truth[:, None] <= mixed, self.q[:, None] - 1, self.q[:, None])
+        regret = slope[..., None] * (each - mixed[..., None]) / usual[None, None, :, None]
         self._races.learn(regret, np.broadcast_to(known[:, None], told.shape), self._memory)
-        score = np.where(known[..., None], (truth - middle)[..., None] / scales, np.nan)
-        self._scores[(self._at + np.arange(len(score))) % len(self._scores)] = score
+        score = (truth - middle)[..., None] / scales
+        score[..., -1] = truth
+        self._scores[(self._at + np.arange(len(score))) % len(self._scores)] = np.where(known[..., None], score, np.nan)
         self._at += len(score)
         if self._at - self._fitted >= self._every:
             self._fit()
             self._fitted = self._at
 
     def _fit(self) -> None:
-        """The quantiles of the kept errors, mixed with the rule of thumb while they are few."""
-        kept = np.sort(self._scores[: min(self._at, len(self._scores))], axis=0)
+        """The quantiles of the kept errors; those of the older half of a short history were made by one who knew less."""
+        size = max(min(len(self._scores), self._at // 2), min(self._season, self._at), min(10, self._at))
+        kept = np.sort(self._scores[np.arange(self._at - size, self._at) % len(self._scores)], axis=0)
         count = (~np.isnan(kept[..., 0])).sum(axis=0)
         last = np.maximum(count - 1, 0)
-        place = self.q[:, None] * last
+        place = np.clip(self.q[:, None] * (count + 1) - 1, 0, last)
         low = np.floor(place).astype(np.int64)
         part = (place - low)[..., None]
         h = np.arange(kept.shape[1])[None, :]
         edges = kept[low, h] * (1 - part) + kept[np.minimum(low + 1, last), h] * part
-        trust = (count / (count + DOUBT))[None, :, None]
-        self._edges = np.where(count[None, :, None] > 0, edges * trust + self._thumb * (1 - trust), self._thumb)
+        self._edges = np.where(count[None, :, None] > 0, edges, 0.0)
+        self._trust = count / (count + DOUBT)
+
+
+def _bent(debt: Floats) -> Floats:
+    """Squared, with its sign: flat near nothing, steep beyond one."""
+    found: Floats = np.sign(debt) * debt * debt
+    return found

@@ -24,6 +24,8 @@ LONGEST = 35
 """Seasons of history that are read."""
 OLD_BLOCK, NEW_BLOCK = 288, 24
 """Bins learned from at once while a history is read: at most, far back in a long one; and in its last tenth."""
+USUAL = 2
+"""The horizon, of `HORIZONS`, that a forecast is judged by in short: an hour of a day."""
 CYCLE_GAIN = 0.9
 """A cycle is told of when the best forecaster that knows seasons errs less than this part of the best that does not."""
 
@@ -153,6 +155,7 @@ class Outlook:
                     covered95=float(seer.covered[QUANTILES.index(0.95), i]),
                     seen=int(seer.heard[i]),
                     used=NAMES[PERSISTENCE] if seer.lost[i] else NAMES[best],
+                    lost=bool(seer.lost[i]),
                 )
             )
         return tuple(found)
@@ -174,8 +177,7 @@ class Outlook:
 
     @staticmethod
     def _trust(records: Sequence[Record]) -> float | None:
-        near = [r for r in records if r.wape is not None][:3]
-        return max(0.0, 1.0 - near[-1].wape) if near else None
+        return max(0.0, 1.0 - records[min(USUAL, len(records) - 1)].wape) if records else None
 
     def _basis(self, records: Sequence[Record], reading: bool) -> str:
         words = [
@@ -184,8 +186,8 @@ class Outlook:
         if not records:
             words.append("margins by rule of thumb")
         else:
-            r = records[min(2, len(records) - 1)]
-            by = f"mostly by {r.used}" if r.used != NAMES[PERSISTENCE] else "by the last value, which nothing beat"
+            r = records[min(USUAL, len(records) - 1)]
+            by = "by the last value, which nothing beat" if r.lost else f"mostly by {r.used}"
             words.append(f"{_span(r.ahead)} ahead {by}: lately {r.wape:.1%} off (last value: {r.persistence:.1%})")
             words.append(f"{r.covered95:.1%} at or below q0.95")
         if not reading:
