@@ -1,6 +1,5 @@
 """A peak that the forecast sees: victims go right after their own checkpoint, replicas are ready before it, people are told."""
 
-import json
 import subprocess
 import sys
 
@@ -36,9 +35,7 @@ def remember(site: LiveSite, begin: float) -> None:
             [LoadSample(service="chat", at=begin + t, value=PEAK if RISE <= t % SEASON < FALL else QUIET) for t in past]
         )
     points = [(0.0, QUIET), (RISE, QUIET), (RISE + 0.1, PEAK), (FALL, PEAK), (FALL + 0.1, QUIET)]
-    fresh = site.base / "curve.new"
-    fresh.write_text(json.dumps({"start": begin, "points": points}))
-    fresh.replace(site.base / "curve.json")
+    site.curve(begin, points)
 
 
 def submit(site: LiveSite, name: str, gpus: int) -> str:

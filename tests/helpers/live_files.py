@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demo import files
@@ -164,6 +164,10 @@ class SiteFiles:
 
     def load(self, value: float) -> None:
         """Set the requests that all replicas together have from now on."""
+        self.curve(0.0, [(0.0, value)])
+
+    def curve(self, start: float, points: Sequence[tuple[float, float]]) -> None:
+        """Set these requests: (seconds after `start`, requests), straight between the points."""
         fresh = self.base / "curve.new"
-        fresh.write_text(json.dumps({"start": 0, "points": [[0.0, value]]}))
+        fresh.write_text(json.dumps({"start": start, "points": points}))
         fresh.replace(self.base / "curve.json")
