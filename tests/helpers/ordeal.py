@@ -17,6 +17,8 @@ from colocd.testcluster import PrivateCluster
 
 PROGRAM = Path(__file__).parent / "ordeal_job.py"
 VALLEY = 5.0
+STUCK = 300.0
+"""Seconds without a new eviction after which the test gives up. Slow is no failure: there is no limit for the whole."""
 ENDED = (JobState.DONE, JobState.FAILED)
 
 
@@ -137,7 +139,7 @@ class Ordeal:
         site, turn = self.site, 0
         site.load(VALLEY)
         site.begin()
-        limit = site.clock.monotonic() + 60 + 8 * evictions
+        seen, since = 0, site.clock.monotonic()
         while True:
             states = self.states() if self.members else Counter()
             while sum(n for state, n in states.items() if state not in ENDED) < at_once:
@@ -146,7 +148,7 @@ class Ordeal:
                 states[JobState.PENDING] += KINDS[self.members[-1].kind].parts
             site.load(VALLEY)
             # A third: replicas that the forecast still keeps may leave no room for half of them.
-            site.until(lambda: self.states()[JobState.RUNNING] >= at_once // 3, "the start of some jobs")
+            site.until(lambda: self.states()[JobState.RUNNING] >= at_once // 3, "the start of some jobs", STUCK)
             self.wait(self.random.uniform(0.5, 2.0), kill)
             site.load(self.random.choice((35.0, 65.0)))
             before = self.evictions()
@@ -155,12 +157,14 @@ class Ordeal:
             until = site.clock.monotonic() + self.random.uniform(3.0, 8.0)
             while self.evictions() < before + at_once // 2 and site.clock.monotonic() < until:
                 self.wait(0.5, kill / 6)
-            assert site.clock.monotonic() < limit, f"only {self.evictions()} evictions: {site.tail()}"
+            if self.evictions() > seen:
+                seen, since = self.evictions(), site.clock.monotonic()
+            assert site.clock.monotonic() < since + STUCK, f"no eviction after the first {seen}: {site.tail()}"
         site.load(VALLEY)
         site.until(
             lambda: set(self.states()) <= set(ENDED),
             f"the end of all jobs: {self.states()}",
-            60 + 4.0 * len(self.members),
+            STUCK + 4.0 * len(self.members),
         )
 
     # -- what must hold ----------------------------------------------------------------------------------------------
@@ -181,8 +185,10 @@ class Ordeal:
                 assert max(again, default=0) <= kind.redoes, (member, again, log)
                 redone[member.kind] += sum(again)
             ended[member.kind] += 1
-        site.until(lambda: len(site.replicas()) <= 1, "the drain")
-        site.until(lambda: not site.leftovers(), "the end of fences and plugs")
+        # By the load alone some replicas may stay: the forecast has seen it rise again and again.
+        site.coloc("service", "remove", "chat")
+        site.until(lambda: not site.replicas(), "the drain", STUCK)
+        site.until(lambda: not site.leftovers(), "the end of fences and plugs", STUCK)
         with site.store() as store:
             handovers = [h for h in store.handovers() if h.victims]
             evicted = Counter({row.name: 0 for row in store.jobs(unended=False)})
