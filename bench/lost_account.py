@@ -33,6 +33,15 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...]
 
 
+class Reclaim(msgspec.Struct, kw_only=True):
+    """What one peak cost. `late`: see `late`; `gpus`: those of its victims; `lost` in GPU-seconds."""
+
+    late: float | None
+    victims: int = 0
+    gpus: int = 0
+    lost: float = 0.0
+
+
 class Held(msgspec.Struct, frozen=True, kw_only=True):
     """GPUs that a replica held by Slurm's record, in Unix seconds; `end` None: it runs still."""
 
@@ -99,7 +108,7 @@ def account(
     Lost is what batch jobs had to do again; reclaimed is the time for which replicas beyond that one held GPUs. An eviction
     belongs to the first peak that ends after the job's last step.
     """
-    each = [{"gpus": 0, "victims": 0, "lost": 0.0, "late": late(held, peak, begin)} for peak in peaks]
+    each = [Reclaim(late=late(held, peak, begin)) for peak in peaks]
     by_kind: dict[str, float] = {}
     outside = useful = 0.0
     for work in works:
@@ -109,28 +118,28 @@ def account(
             if number is None or at < begin:
                 outside += lost
                 continue
-            each[number]["victims"] += 1
-            each[number]["gpus"] += work.gpus
-            each[number]["lost"] = round(each[number]["lost"] + lost, 3)
+            each[number].victims += 1
+            each[number].gpus += work.gpus
+            each[number].lost = round(each[number].lost + lost, 3)
             by_kind[work.kind] = round(by_kind.get(work.kind, 0.0) + lost, 3)
         reached = max((run.last for run in work.runs), default=0)
         useful += (reached - before.get(work.name, 0)) * STEP * work.gpus
     hours = (gpu_seconds(held, begin, end) - always * (end - begin)) / 3600
-    total = sum(one["lost"] for one in each)
-    times = [one["late"] for one in each if one["late"] is not None]
+    total = sum(one.lost for one in each)
+    times = [one.late for one in each if one.late is not None]
     return {
         "reclaims": len(peaks),
-        "victims": sum(one["victims"] for one in each),
+        "victims": sum(one.victims for one in each),
         "reclaimed_gpu_hours": round(hours, 4),
         "lost_gpu_seconds": round(total, 1),
         "lost_per_gpu_hour": round(total / hours, 1) if hours > 0 else None,
-        "lost_per_reclaim_median": round(statistics.median(one["lost"] for one in each), 1) if each else None,
-        "lost_per_reclaim_max": max((one["lost"] for one in each), default=None),
+        "lost_per_reclaim_median": round(statistics.median(one.lost for one in each), 1) if each else None,
+        "lost_per_reclaim_max": max((one.lost for one in each), default=None),
         "lost_by_kind": dict(sorted(by_kind.items())),
         "lost_outside_of_peaks": round(outside, 1),
         "late_s_median": round(statistics.median(times), 1) if times else None,
         "late_s_max": round(max(times), 1) if times else None,
         "never_complete": len(each) - len(times),
         "batch_gpu_hours": round(useful / 3600, 4),
-        "each": each,
+        "each": [msgspec.to_builtins(one) for one in each],
     }

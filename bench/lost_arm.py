@@ -23,7 +23,7 @@ SCRIPT = "#!/bin/bash\ntrap '' USR1\nexec /usr/bin/python3 {job} \"$@\"\n"
 REPLICA_GPUS = 4
 SIZES = (4, 4, 4, 4, 2, 2, 2, 2, 2, 2)
 """GPUs of the batch jobs: with the replica that is always there they fill 4 nodes of 8."""
-LIMIT = 120.0
+LIMIT = 300.0
 
 
 class Kind(NamedTuple):

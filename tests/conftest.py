@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from colocd.clock import SystemClock
 from colocd.config import SlurmConfig
@@ -14,6 +15,9 @@ from colocd.core.view import Job, JobState
 from colocd.slurm.cli import CliSlurm
 from colocd.slurm.port import Submission
 from colocd.testcluster import PrivateCluster
+
+settings.register_profile("coloc", deadline=None)  # nothing may fail because a machine is slow
+settings.load_profile("coloc")
 
 ASKED_FOR = {
     "matrix": ("COLOC_TEST_MATRIX", "make test-crash"),

@@ -13,21 +13,19 @@ from colocd.answer_words import (
     decision_words,
     handover_sentence,
     handover_words,
-    job_sentence,
-    job_story,
     service_words,
 )
 from colocd.answers_forecast import forecast_answer
+from colocd.answers_job import job_story, queue_rows, released
 from colocd.api.peer import peer, signed
 from colocd.api.rights import check_apply
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.accounts import Stay, accounts, as_rows
-from colocd.core.actions import Plan, Release, encode_plan
+from colocd.core.actions import Plan, encode_plan
 from colocd.core.outlook import Window, windows
 from colocd.core.plan import explain
-from colocd.core.reclaim import gpu_count
-from colocd.core.view import JobFacts, JobState, View, encode_view
+from colocd.core.view import View, encode_view
 from colocd.endpoints import endpoints_of
 from colocd.errors import BadRequest, NotFound, SlurmUnreachable
 from colocd.gpu_use import gpu_use, node_sentences
@@ -119,8 +117,8 @@ class Answers:
         if view is not None and kind == "job":
             job = next((j for j in view.jobs if j.ref == name), None)
             if job is not None:
-                facts = view.facts.get(name, JobFacts())
-                story = [job_sentence(job, facts), *job_story(job, facts, self._windows(view).get(name), view)]
+                handovers, past = self._store.handovers(only_open=True), self._store.decisions(subject, limit=50)
+                story = job_story(job, view, self._windows(view).get(name), handovers, past)
                 now, known = [*story, *now], True
         if view is not None:
             now, known = [*now, *self._gpus(kind, name, view)], known or any(n.name == name for n in view.nodes)
@@ -168,34 +166,13 @@ class Answers:
         """See `Backend.queue`: coloc's batch jobs that have not ended."""
         view = self._view()
         assert self._last is not None
-        notes = {n.subject: n.text for n in self._last[1].notes}
-        expected = self._windows(view)
-        starting = {a.job for a in self._last[1].actions if isinstance(a, Release)}
-        rows = []
-        for job in view.jobs:
-            if job.checkpoint is None or job.state in (JobState.DONE, JobState.FAILED):
-                continue
-            facts = view.facts.get(job.ref, JobFacts())
-            reason = "is released" if job.ref in starting else notes.get(f"job:{job.ref}", job.reason)
-            rows.append(
-                {
-                    "ref": job.ref,
-                    "user": job.user,
-                    "name": job.name,
-                    "state": str(job.state),
-                    "gpus": gpu_count(job),
-                    "reason": reason,
-                    "evictions": facts.evictions,
-                    "saved": job.checkpoint.saved,
-                    "expected": list(expected[job.ref]) if job.ref in expected else None,
-                }
-            )
-        return rows
+        return queue_rows(view, self._last[1], self._windows(view), released(self._last[1]))
 
     def _windows(self, view: View) -> dict[str, Window]:
         """Expected starts by this view, worked out once for it."""
         if self._expected is None or self._expected[0] is not view:
-            self._expected = (view, windows(view))
+            starting = released(self._last[1]) if self._last is not None and self._last[0] is view else None
+            self._expected = (view, windows(view, starting))
         return self._expected[1]
 
     def report(self, month: str | None, user: str | None) -> list[dict[str, Any]]:

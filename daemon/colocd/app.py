@@ -147,6 +147,7 @@ class Daemon:
         view = seen.view
         self._specs = {s.spec.name: s.spec for s in view.services}
         self._nodes = {n.name: n for n in view.nodes}
+        self.tools.kill_wait = view.delays.kill_wait
         self._node_shapes.clear()
         self._node_shapes.update({n.name: view.shapes[n.shape] for n in view.nodes if n.shape is not None})
         self._failed = {n.name: n.failed for n in view.nodes if n.unfit}

@@ -122,9 +122,9 @@ class Learner:
         """What one replica of the service carries."""
         return carries(self._read().get(spec.name), spec)
 
-    def lead(self, spec: ServiceSpec) -> Lead:
-        """How long it takes from a decision to a ready replica."""
-        return lead_of(self._starts.get(spec.name, ()), spec)
+    def lead(self, spec: ServiceSpec, kill_wait: float | None = None) -> Lead:
+        """How long it takes from a decision to a ready replica; `kill_wait`: see `lead_of`."""
+        return lead_of(self._starts.get(spec.name, ()), spec, kill_wait)
 
 
 def remember_start(store: Store, handover: Handover, ready_at: float) -> None:
@@ -133,7 +133,11 @@ def remember_start(store: Store, handover: Handover, ready_at: float) -> None:
     freed, placed = times.get("freed"), times.get("placed")
     if not isinstance(freed, int | float) or not isinstance(placed, int | float):
         return
-    start = Start(at=ready_at, reclaim=freed - handover.created_at, start=placed - freed, ready=ready_at - placed)
+    requeued = times.get("requeued")
+    ending = freed - requeued if handover.victims and isinstance(requeued, int | float) else None
+    start = Start(
+        at=ready_at, reclaim=freed - handover.created_at, start=placed - freed, ready=ready_at - placed, ending=ending
+    )
     if min(start.reclaim, start.start, start.ready) < 0:
         return  # the clock was set back meanwhile
     old = store.learned(LEAD).get(handover.service)

@@ -169,6 +169,7 @@ class Observer:
             runs=memory.runs,
             evicted=memory.evicted,
             quota=memory.quota,
+            delays=self._site.delays,
             overrides=self._overrides(specs),
             problems=problems,
         )
@@ -224,7 +225,7 @@ class Observer:
             removed=row.removed,
             recent=self._recent.highest(spec.name, now, config.policy.scale_down_after),
             capacity=self._learner.capacity(spec),
-            lead=self._learner.lead(spec),
+            lead=self._learner.lead(spec, self._site.delays.kill_wait),
         )
         wanted = need(view, config.policy, now)
         if wanted.have <= wanted.now:

@@ -8,6 +8,7 @@ import msgspec
 
 from colocd.clock import Clock
 from colocd.config import Config
+from colocd.core.delays import Delays, delays_of
 from colocd.core.view import Node
 from colocd.errors import SlurmRefused, SlurmUnreachable
 from colocd.slurm.port import Cluster, Partition, Site, SlurmPort
@@ -57,6 +58,11 @@ class SiteWatch:
     def hides_jobs(self) -> bool:
         """Whether Slurm hides people's jobs from each other, as far as is known."""
         return self._site is not None and "jobs" in self._site[0].settings.get("PrivateData", "").split(",")
+
+    @property
+    def delays(self) -> Delays:
+        """Slurm's own delays, as far as is known."""
+        return Delays() if self._site is None else delays_of(self._site[0].settings)
 
     def __init__(self, slurm: SlurmPort, clock: Clock) -> None:
         self._slurm = slurm
@@ -128,7 +134,7 @@ def _slurm(site: Site) -> Iterator[Finding]:
                 f"GresTypes names {kind}: a GPU of which a share is in use counts as used, and is not coloc's to free",
                 f"keep {kind} jobs on nodes that coloc's partitions do not have",
             )
-    kill_wait = _seconds(known.get("KillWait", ""))
+    kill_wait = delays_of(known).kill_wait
     if kill_wait is not None and kill_wait > LONG_KILL_WAIT:
         yield _warning(
             f"KillWait is {kill_wait:.0f} s: a victim that ignores TERM keeps its GPUs that much longer than its grace",
@@ -139,11 +145,6 @@ def _slurm(site: Site) -> Iterator[Finding]:
             "Slurm powers idle nodes down (SuspendProgram): coloc counts such a node as not there and never wakes it",
             "name coloc's nodes in SuspendExcNodes",
         )
-
-
-def _seconds(text: str) -> float | None:
-    found = re.match(r"(\d+) sec", text)
-    return float(found[1]) if found else None
 
 
 def _named(cluster: Cluster, names: Sequence[str]) -> list[Partition]:

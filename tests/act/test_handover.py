@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from tests.helpers.rig import SERVICE, Rig
 
-from colocd.act.victims import grace_of
+from colocd.core.grace import grace_of
 from colocd.core.policy import JobClass, Policy
 from colocd.core.service import Mode
 from colocd.core.view import Checkpoint, Held, JobState
@@ -107,8 +107,9 @@ def test_the_grace_is_the_jobs_the_classs_and_the_sites(rig: Rig) -> None:
         (None, "other", 60.0),
     ):
         one = msgspec.structs.replace(job, partition=partition, checkpoint=Checkpoint(signal="USR1", grace=asks))
-        assert grace_of(rig.tools, rig.start(0b11), {"1": one}) == grace
-    assert grace_of(rig.tools, rig.start(0b11), {"1": msgspec.structs.replace(job, checkpoint=Checkpoint())}) == 0.0
+        assert grace_of([one], rig.tools.policy, emergency=False) == grace
+    blind = msgspec.structs.replace(job, checkpoint=Checkpoint())
+    assert grace_of([blind], rig.tools.policy, emergency=False) == 0.0
 
 
 def test_lost_signal_is_repeated(rig: Rig) -> None:
@@ -266,3 +267,14 @@ def test_typed_islands_need_no_plugs(tmp_path: Path) -> None:
     rig.assert_good(h)
     assert (h.got or {})["n1"] & 0x0F == 0
     assert "plug" not in {i.kind for i in rig.store.intents(handover=h.id)}
+
+
+def test_kill_wait_is_no_failure(tmp_path: Path) -> None:
+    """A victim that ignores TERM holds its GPUs for KillWait, longer than `start_timeout`: the handover waits for it."""
+    rig = Rig(tmp_path, kill_wait=90.0)
+    rig.tools.kill_wait = 90.0
+    a = rig.batch("a", 8, program=Program(signal="USR1", ignores=True, dies_after=1e9))
+    h = rig.drive(rig.start(0b11, (a,)))
+    assert (h.state, h.data["kill_wait"]) == (S.RELEASED, 90.0)
+    assert h.data["t"]["freed"] - h.data["t"]["requeued"] > rig.tools.policy.start_timeout
+    rig.store.close()

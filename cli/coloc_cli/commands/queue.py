@@ -18,7 +18,8 @@ TITLES = ("JOBID", "USER", "NAME", "STATE", "GPUS", "EV", "SAVED", "STARTS", "RE
 def command(app: App, user: str | None, me: bool, as_json: bool) -> None:
     """Batch jobs in coloc's care, like squeue.
 
-    EV: how often it was evicted. SAVED: how long ago its last checkpoint was. STARTS: in how long it is expected to start.
+    EV: how often it was evicted. SAVED: how long ago its last checkpoint was. STARTS: in how long it is expected to start
+    (10m-2h; >24h: no valley long enough for it is foreseen in the next 24 hours; ?: cannot be foreseen).
     """
     with app.client() as client:
         jobs = client.queue()
@@ -38,7 +39,7 @@ def command(app: App, user: str | None, me: bool, as_json: bool) -> None:
         (
             *(job.get(key) for key in ("ref", "user", "name", "state", "gpus", "evictions")),
             "-" if job.get("saved") is None else span(now - job["saved"]),
-            _window(job.get("expected"), now),
+            _window(job.get("expected"), job.get("foreseen_until"), now),
             job.get("reason") or "-",
         )
         for job in jobs
@@ -46,13 +47,16 @@ def command(app: App, user: str | None, me: bool, as_json: bool) -> None:
     output.show(TITLES, rows, right="JOBID GPUS EV")
 
 
-def _window(expected: list[float | None] | None, now: float) -> str:
-    """Expected start from now: `10m-2h`; `?` when it cannot be foreseen, `-` for a job that does not wait."""
+def _window(expected: list[float | None] | None, until: float | None, now: float) -> str:
+    """Expected start from now: `10m-2h`; `>24h`: no valley long enough is foreseen, and so far one looked; `?` when nothing is.
+
+    `-` for a job that does not wait.
+    """
     if not expected:
         return "-"
     first, last = (None if t is None else _short(max(0.0, t - now)) for t in expected)
     if first is None:
-        return "?"
+        return "?" if until is None else f">{_short(max(0.0, until - now))}"
     return first if first == last else f"{first}-{last or '?'}"
 
 

@@ -118,7 +118,7 @@ class HandoverMachine:
         if not any(victims.holding(job) for job in jobs.values()):
             return tools.save(h, state=S.REQUEUED, acked=list(h.victims))
         if "marks" not in h.data:
-            h = tools.save(h, marks=victims.marks(jobs), grace=victims.grace_of(tools, h, jobs))
+            h = tools.save(h, marks=victims.marks(jobs), **victims.periods(tools, h, jobs))
         if not victims.tell_victims(tools, h, jobs):
             return h
         return tools.save(h, state=S.SIGNALLED, told_at=tools.clock.now())
@@ -176,7 +176,7 @@ class HandoverMachine:
             plugs = placing.plugged(tools, h)
             if all(n.used is not None and not n.used & ~plugs.get(k, 0) & h.places[k] for k, n in nodes.items()):
                 return tools.save(h, state=S.FREED, freed_at=tools.clock.now())
-        if self._left(h, "free", self._entered(h), tools.policy.start_timeout) <= 0:
+        if self._left(h, "free", self._entered(h), victims.gone_within(tools, h)) <= 0:
             what = f"job {', '.join(still)} does not end" if still else "somebody else holds them"
             return tools.save(h, abort=f"{words(h.places)} did not become free: {what}")
         return h

@@ -45,7 +45,8 @@ def raise_fence(tools: Tools, h: Handover, spec: ServiceSpec) -> str | None:
         return None
     policy = tools.policy
     guest = h.data.get("guest")
-    minutes = int((policy.grace + (3 if guest is None else 6) * policy.start_timeout) // 60) + 5
+    slurms = tools.kill_wait or 0.0
+    minutes = int((policy.grace + slurms + (3 if guest is None else 6) * policy.start_timeout) // 60) + 5
     users = tuple(dict.fromkeys((spec.user, *([guest["user"]] if guest is not None else []), tools.user)))
     nodes = in_order(fenced(h))
     result = tools.call(h, "fence", subject(h), lambda: tools.slurm.reserve(name, nodes, users, minutes), name=name)

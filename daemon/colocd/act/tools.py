@@ -59,6 +59,8 @@ class Tools:
         self.failed = failed
         self.network = network
         self.ledger = Ledger(store, clock)
+        self.kill_wait: float | None = None
+        """Slurm's `KillWait` in seconds, as the last view had it; None: not known."""
 
     def table(self, node: str) -> FitTable | None:
         """Fit table of a node; None when its topology is unknown."""

@@ -1,21 +1,21 @@
 """Telling victims to checkpoint, hearing their acknowledgement, and requeueing them in one call."""
 
 from functools import partial
+from typing import Any
 
 import msgspec
 
 from colocd.act.tools import Tools
-from colocd.core.queueing import class_of
+from colocd.core.grace import HOLDING, grace_of
 from colocd.core.view import Held, Job, JobState
 from colocd.store.records import BatchJob, Handover, Outcome
 
 Marks = dict[str, float | int | None] | None
-_HOLDING = (JobState.RUNNING, JobState.SUSPENDED, JobState.CONFIGURING)
 
 
 def holding(job: Job | None) -> bool:
     """Whether the job still works on its GPUs (completing ones are on their way out; None: Slurm forgot it)."""
-    return job is not None and job.state in _HOLDING
+    return job is not None and job.state in HOLDING
 
 
 def marks(jobs: dict[str, Job]) -> dict[str, dict[str, float | int | None]]:
@@ -59,20 +59,15 @@ def tell_victims(tools: Tools, h: Handover, jobs: dict[str, Job], again: bool = 
     return reached
 
 
-def grace_of(tools: Tools, h: Handover, jobs: dict[str, Job]) -> float:
-    """Seconds the slowest victim gets: what it asks for, at most its class's and the site's grace; 0: none takes a signal.
+def periods(tools: Tools, h: Handover, jobs: dict[str, Job]) -> dict[str, Any]:
+    """What of the handover's times is fixed when its victims are told: their grace, and Slurm's `KillWait` after it."""
+    grace = grace_of(jobs.values(), tools.policy, emergency=bool(h.data.get("emergency")))
+    return {"grace": grace, "kill_wait": tools.kill_wait}
 
-    In an emergency the site's grace is the short one.
-    """
-    policy = tools.policy
-    most = min(policy.grace, policy.emergency_grace) if h.data.get("emergency") else policy.grace
-    wanted = []
-    for job in jobs.values():
-        facts, kind = job.checkpoint, class_of(job, policy)
-        if facts is not None and facts.signal is not None and holding(job):
-            limits = (most, facts.grace, kind.grace if kind is not None else None)
-            wanted.append(min(limit for limit in limits if limit is not None))
-    return max(wanted, default=0.0)
+
+def gone_within(tools: Tools, h: Handover) -> float:
+    """Seconds after its requeue within which a victim must have gone: one that ignores TERM takes `KillWait` first."""
+    return tools.policy.start_timeout + (h.data.get("kill_wait") or 0.0)
 
 
 def acknowledged(job: Job | None, before: Marks) -> bool:

@@ -42,7 +42,7 @@ class Backend(Protocol):
         ...
 
     def queue(self) -> list[dict[str, Any]]:
-        """coloc's batch jobs: `ref, user, name, state, gpus, reason, evictions, saved, expected`."""
+        """coloc's batch jobs: `ref, user, name, state, gpus, reason, evictions, saved, expected, foreseen_until`."""
         ...
 
     def services(self) -> list[dict[str, Any]]:

@@ -145,6 +145,11 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
         if mine:
             told.append(f"{record['type']}: {action.why}")
     told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == subject_of(n.service)]
+    told += [
+        f"replicas are begun {s.lead.seconds:.0f} s ahead ({s.lead.why})"
+        for s in view.services
+        if s.lead is not None and subject == subject_of(s.spec.name) and not is_wish(s.spec.name)
+    ]
     told += [note.text for note in result.notes if note.subject == subject]
     if kind == "service":
         told += [

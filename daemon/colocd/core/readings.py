@@ -53,3 +53,10 @@ def failure(*, lost: str | None, xids: Iterable[int], ecc: int | None, remap: in
     if ecc:
         return f"{ecc} uncorrectable memory errors since the driver was started"
     return None
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A measured value and when it was measured."""
+
+    value: float
+    at: float

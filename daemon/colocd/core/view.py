@@ -10,6 +10,7 @@ import msgspec
 
 from coloc_topology.shape import Shape, mask_of
 from colocd.core.capacity import Carries
+from colocd.core.delays import Delays as Delays
 from colocd.core.lead import Lead
 from colocd.core.marks import Checkpoint as Checkpoint
 from colocd.core.marks import Request as Request
@@ -17,6 +18,7 @@ from colocd.core.policy import Policy
 from colocd.core.quota import Quota
 from colocd.core.readings import FailedGpu as FailedGpu
 from colocd.core.readings import NodeReadings as NodeReadings
+from colocd.core.readings import Reading as Reading
 from colocd.core.service import ServiceSpec
 
 VIEW_VERSION = 2
@@ -159,13 +161,6 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """Share of prompt tokens found in its prefix cache lately, 0 to 1; None: not told."""
 
 
-class Reading(msgspec.Struct, frozen=True):
-    """A measured value and when it was measured."""
-
-    value: float
-    at: float
-
-
 class Quantiles(msgspec.Struct, frozen=True):
     """Foreseen load `ahead` seconds from the view's time: value per quantile, in ascending order of quantile."""
 
@@ -284,6 +279,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     evicted: dict[str, int] = msgspec.field(default_factory=dict)
     """Evictions within the last hour, by user."""
     quota: Quota = Quota()
+    delays: Delays = Delays()
     overrides: dict[str, str] = msgspec.field(default_factory=dict)
     """Services whose next reclaim ignores the budgets, and by whose word."""
     problems: tuple[str, ...] = ()

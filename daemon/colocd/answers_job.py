@@ -1,0 +1,138 @@
+"""What coloc tells of a batch job: its row in the queue, and its story in words, for whom it belongs to."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from colocd.core.actions import Plan, Release
+from colocd.core.admission import useful_time
+from colocd.core.fill import waiting
+from colocd.core.grace import HOLDING
+from colocd.core.outlook import Window, foreseen_until
+from colocd.core.seats import words
+from colocd.core.victims import gpu_count
+from colocd.core.view import Held, Job, JobFacts, JobState, View
+from colocd.core.wishes import subject
+from colocd.store.records import Decision, Handover
+
+EVICT = "evict"
+"""Kind of the decision by which a job was chosen as a victim."""
+_ENDED = (JobState.DONE, JobState.FAILED)
+
+
+def released(plan: Plan) -> frozenset[str]:
+    """The jobs that a plan starts."""
+    return frozenset(a.job for a in plan.actions if isinstance(a, Release))
+
+
+def queue_rows(
+    view: View, plan: Plan, expected: Mapping[str, Window], starting: Collection[str]
+) -> list[dict[str, Any]]:
+    """coloc's batch jobs that have not ended, in the order of their ids; see docs/api.md."""
+    notes = {n.subject: n.text for n in plan.notes}
+    until = foreseen_until(view)
+    rows = []
+    for job in view.jobs:
+        if job.checkpoint is None or job.state in _ENDED:
+            continue
+        reason = "is released" if job.ref in starting else notes.get(f"job:{job.ref}", job.reason)
+        rows.append(
+            {
+                "ref": job.ref,
+                "user": job.user,
+                "name": job.name,
+                "state": str(job.state),
+                "gpus": gpu_count(job),
+                "reason": reason,
+                "evictions": view.facts.get(job.ref, JobFacts()).evictions,
+                "saved": job.checkpoint.saved,
+                "expected": list(expected[job.ref]) if job.ref in expected else None,
+                "foreseen_until": until if job.ref in expected else None,
+            }
+        )
+    return rows
+
+
+def job_story(
+    job: Job, view: View, window: Window | None, open_handovers: Sequence[Handover], decisions: Sequence[Decision]
+) -> list[str]:
+    """Where a job stands, what became of its work, and when it goes on. `decisions`: those on it, newest first."""
+    facts = view.facts.get(job.ref, JobFacts())
+    taking = next((h for h in open_handovers if job.ref in h.victims), None)
+    story = [_state(job, facts, view)]
+    if taking is not None and job.state in HOLDING:
+        story.append(_leaving(taking, view.at))
+    if facts.evicted_at is not None:
+        story.append(_evicted(job, facts, decisions, view.at))
+    elif job.gpus and job.checkpoint is not None and job.checkpoint.saved is not None:
+        story.append(f"its last checkpoint was {lasting(view.at - job.checkpoint.saved)} ago")
+    if job.state is JobState.PENDING and window is not None and facts.parked is None:
+        story.append(_expected(job, facts, window, view))
+    return story
+
+
+def _state(job: Job, facts: JobFacts, view: View) -> str:
+    """What Slurm says of it, and what that means here."""
+    if job.state is JobState.PENDING:
+        if waiting(job, facts, view.policy):
+            return "waits in coloc's queue"
+        if job.held is not Held.NO:
+            who = "an administrator" if job.held is Held.ADMIN else "its own user"
+            return f"is held by {who}: coloc leaves it alone until `scontrol release {job.ref}`"
+        if job.restarts and job.reason == "BeginTime" and view.delays.requeue is not None:
+            return f"was requeued: Slurm itself starts it again, {view.delays.requeue:.0f} s after that at the earliest"
+        return f"may start; Slurm has not started it yet ({job.reason or 'no reason told'})"
+    since = f" for {lasting(view.at - job.started)}" if job.gpus and job.started is not None else ""
+    return f"is {job.state}" + (f" on {words(job.gpus)}{since}" if job.gpus else "")
+
+
+def _leaving(h: Handover, at: float) -> str:
+    """It is a victim and still has its GPUs: until when."""
+    who = f"{subject(h.service).replace(':', ' ')} (handover {h.id})"
+    grace, kill_wait = h.data.get("grace"), h.data.get("kill_wait")
+    last = "" if not kill_wait else f"; if it ignores TERM then, Slurm kills it {kill_wait:.0f} s later"
+    if "told_at" not in h.data or grace is None:
+        return f"has to give up its GPUs for {who}, and will be told to save in a moment"
+    if not grace:
+        return f"gives up its GPUs for {who}: nobody there can be asked to save, so it is requeued now{last}"
+    left = max(0.0, h.data["told_at"] + grace - at)
+    return (
+        f"has to give up its GPUs for {who}: it was told to save {lasting(at - h.data['told_at'])} ago and keeps them until it"
+        f" says that it has, at most {lasting(left)} more{last}"
+    )
+
+
+def _evicted(job: Job, facts: JobFacts, decisions: Sequence[Decision], at: float) -> str:
+    """When it was evicted last, for whom and why it, and what of its work is saved."""
+    gone = facts.evicted_at or 0.0
+    saved = job.checkpoint.saved if job.checkpoint is not None else None
+    # "gives up its GPUs for service chat: …": the sentence with which it was chosen.
+    why = next((d.text.removeprefix("gives up its GPUs ") for d in decisions if d.kind == EVICT), None)
+    times = "" if facts.evictions < 2 else f" ({facts.evictions} times in all)"
+    told = f"was evicted {lasting(at - gone)} ago{times}" + (f" {why}" if why is not None else "")
+    if saved is None:
+        return f"{told}; coloc knows of no checkpoint of it"
+    if saved >= gone:
+        return f"{told}; its last checkpoint was {lasting(at - saved)} ago, after it was asked: nothing was lost"
+    return f"{told}; its last checkpoint was {lasting(gone - saved)} before that: what it did since is done again"
+
+
+def _expected(job: Job, facts: JobFacts, window: Window, view: View) -> str:
+    """When it starts, in words."""
+    first, last = (None if t is None else lasting(max(0.0, t - view.at)) for t in window)
+    verb = "go on" if facts.evictions else "start"
+    until = foreseen_until(view)
+    if first is None:
+        if until is None:
+            return f"when it will {verb} cannot be foreseen: too little is known of the services' load, or of the jobs before it"
+        wants = f"{gpu_count(job)} GPUs for {lasting(useful_time(job, view.policy, view, facts))}"
+        return f"no valley long enough for it ({wants}) is foreseen in the next {lasting(until - view.at)}"
+    if last is None:
+        return f"it is expected to {verb} in {first} at the earliest; if the load is high, not within what is foreseen"
+    return f"it is expected to {verb} in {first}" + (f" to {last}" if last != first else "")
+
+
+def lasting(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 120:
+        return f"{max(0.0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
