@@ -128,13 +128,14 @@ def account(
     total = sum(one.lost for one in each)
     times = [one.late for one in each if one.late is not None]
     return {
-        "reclaims": len(peaks),
+        "peaks": len(peaks),
+        "reclaims": sum(peak.more for peak in peaks),
         "victims": sum(one.victims for one in each),
         "reclaimed_gpu_hours": round(hours, 4),
         "lost_gpu_seconds": round(total, 1),
         "lost_per_gpu_hour": round(total / hours, 1) if hours > 0 else None,
-        "lost_per_reclaim_median": round(statistics.median(one.lost for one in each), 1) if each else None,
-        "lost_per_reclaim_max": max((one.lost for one in each), default=None),
+        "lost_per_peak_median": round(statistics.median(one.lost for one in each), 1) if each else None,
+        "lost_per_peak_max": max((one.lost for one in each), default=None),
         "lost_by_kind": dict(sorted(by_kind.items())),
         "lost_outside_of_peaks": round(outside, 1),
         "late_s_median": round(statistics.median(times), 1) if times else None,
