@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-evictions bench bench-forecast bench-slurm bench-paper bench-planner bench-optimum bench-pack bench-rivals bench-replay clean
+.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-evictions bench bench-forecast bench-slurm bench-lost bench-paper bench-planner bench-optimum bench-pack bench-rivals bench-replay clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -57,7 +57,7 @@ test-slurm: setup  ## contract tests on each release of Slurm, through each adap
 	@$(PY) -m tools.test_slurm
 
 # these take long or need something more, and have targets of their own
-LONG_BENCHES := $(addprefix bench/bench_,forecast.py slurm.py paper.py planner.py optimum.py pack.py rivals.py replay.py)
+LONG_BENCHES := $(addprefix bench/bench_,forecast.py slurm.py lost.py paper.py planner.py optimum.py pack.py rivals.py replay.py)
 BENCH := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY)
 
 bench: setup  ## measurements (bench/) that are quick
@@ -65,6 +65,9 @@ bench: setup  ## measurements (bench/) that are quick
 
 bench-slurm: setup  ## coloc against Slurm's own preemption, 100 reclaims an arm (over an hour)
 	@$(BENCH) bench/bench_slurm.py
+
+bench-lost: setup  ## work lost per reclaimed GPU-hour: planned, emergency, Slurm's own preemption (bench-lost.json); 22 minutes
+	@$(BENCH) bench/bench_lost.py --json bench-lost.json
 
 bench-paper: setup  ## FlexTopo's experiment with coloc added (bench-paper.json); about five minutes
 	@$(BENCH) bench/bench_paper.py --json bench-paper.json
