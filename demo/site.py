@@ -29,7 +29,7 @@ class Site:
     def __init__(self, base: Path, clock: Clock) -> None:
         self.base, self.clock = base, clock
         self.shape: Shape = quads()
-        self.cluster = PrivateCluster(base / "slurm", nodes=NODES, shape=self.shape, clock=clock)
+        self.cluster = PrivateCluster(base / "slurm", nodes=NODES, shape=self.shape, kill_wait=2, clock=clock)
         self.day, self.run, self.jobs = base / "day", base / "coloc", base / "jobs"
         self.config, self.log = self.run / "colocd.toml", self.run / "colocd.log"
         self.database = f"sqlite:///{self.run / 'coloc.db'}"

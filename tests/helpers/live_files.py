@@ -35,7 +35,7 @@ SERVICE: dict[str, object] = {
     "min_replicas": 1,
     "max_replicas": 7,
     "drain_grace": 3.0,
-    "lead_time": 5.0,
+    "lead_time": 1.0,  # and Slurm's KillWait, 5 s on most clusters here
 }
 CAPACITY = 10
 """Load that one replica carries; `peak_quantile` 0.5 and `target_use` 1 make the need load / CAPACITY, rounded up."""
