@@ -31,6 +31,7 @@ from bench.slurm_table import summary, table
 from colocd.errors import ColocError
 
 NODES, GPUS = 4, 8
+MACHINE = f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
 
 
 def layout(rng: random.Random) -> list[tuple[str, int]]:
@@ -88,12 +89,12 @@ def measure(settings: Settings, args: argparse.Namespace, end: float, known: Row
                     print(f"{release} {gres} {arm.name:6}{number:4} no result: {error}", file=sys.stderr, flush=True)
                     spoilt.add(arm.name)
                     row["no_result"] += 1
+                    write(args, known)
                     continue
                 row["each"].append(msgspec.to_builtins(found))
+                write(args, known)
                 if args.verbose:
                     print(f"{release} {gres} {arm.name:6}{number:4}", found, file=sys.stderr, flush=True)
-    for row in rows.values():
-        row |= summary(msgspec.convert(row["each"], list[Reclaim]))
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -114,6 +115,24 @@ def earlier(args: argparse.Namespace) -> Rows:
         told = f"--seed {found['seed']} --fill {found.get('fill', args.fill)}"
         raise ColocError(f"{file} was measured with {told}: use these, or another file")
     return {_key(row): row for row in found["arms"]}
+
+
+def write(args: argparse.Namespace, rows: Rows) -> None:
+    """Write all there is to --json FILE: after each request, so that a piece that is killed is not lost."""
+    if not args.json or args.json == "-":
+        return
+    file = Path(args.json)
+    text = json.dumps(document(args, rows), indent=1) + "\n"
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.write_text(text)
+    fresh.replace(file)
+
+
+def document(args: argparse.Namespace, rows: Rows) -> dict[str, Any]:
+    """Everything measured; adds to each row its summary."""
+    for row in rows.values():
+        row |= summary(msgspec.convert(row["each"], list[Reclaim]))
+    return {"machine": MACHINE, "seed": args.seed, "fill": args.fill, "arms": list(rows.values())}
 
 
 def main() -> None:
@@ -153,20 +172,13 @@ def main() -> None:
     except ColocError as error:
         print(f"bench_slurm: {error}", file=sys.stderr)
         sys.exit(1)
-    machine = f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
-    if args.json:
-        text = (
-            json.dumps(
-                {"machine": machine, "seed": args.seed, "fill": args.fill, "arms": list(rows.values())}, indent=1
-            )
-            + "\n"
-        )
-        if args.json == "-":
-            sys.stdout.write(text)
-            return
-        Path(args.json).write_text(text)
-    print(f"{machine}; load {os.getloadavg()[0]:.1f}")
-    print(table(list(rows.values())))
+    found = document(args, rows)
+    write(args, rows)
+    if args.json == "-":
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        return
+    print(f"{MACHINE}; load {os.getloadavg()[0]:.1f}")
+    print(table(found["arms"]))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from colocd.store import open_store
 from colocd.store.sql import SqlStore
 
 CALLS = ("submit", "hold", "release", "update", "signal", "requeue", "cancel", "reserve", "unreserve")
+OPENING = ("add_handover", "add_pair")
 WRITES = (
-    *("intend", "settle", "add_handover", "save_handover", "put_jobs", "put_replica", "add_decisions", "put_service"),
-    "delete_replica",
+    *("intend", "settle", "add_handover", "add_pair", "save_handover", "put_jobs", "put_replica", "add_decisions"),
+    *("put_service", "delete_replica"),
 )
 
 
@@ -46,7 +47,7 @@ class Doom:
 
     def wrap(self, name: str, real: Callable[..., Any], after: bool) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if name == "add_handover":
+            if name in OPENING:
                 self.armed = True
             if not after:
                 self.point(name)
@@ -69,7 +70,8 @@ def main() -> None:
     if kind == "slurm":
         for name in CALLS:
             setattr(slurm, name, doom.wrap(name, getattr(slurm, name), when == "after"))
-        store.add_handover = doom.wrap("add_handover", store.add_handover, True)  # type: ignore[method-assign]
+        for name in OPENING:
+            setattr(store, name, doom.wrap(name, getattr(store, name), True))
         doom.strike += number != "0"  # the first note is the handover itself, not a call to Slurm
     else:
         for name in WRITES:

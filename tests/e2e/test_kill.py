@@ -6,7 +6,7 @@ By default every call to Slurm and a sample of the writes; all writes with `make
 from collections.abc import Iterator
 
 import pytest
-from tests.helpers.live_crash import Point, Scene, lanes, walk
+from tests.helpers.live_crash import Point, lanes, names, walk_until_struck
 
 from colocd.testcluster import PrivateCluster
 
@@ -22,38 +22,6 @@ SOME_WRITES = (2, 5, 10, 17, 24, 33, 40)
 def clusters() -> Iterator[list[PrivateCluster]]:
     with lanes(LANES) as up:
         yield up
-
-
-def names(clusters: list[PrivateCluster], kind: str) -> list[str]:
-    """The points of an undisturbed handover."""
-    return [line.split()[1] for line in Scene(clusters[0]).live_through(Point(kind, "before", 0))]
-
-
-def told(failed: dict[Point, str]) -> str:
-    return "\n\n".join(f"{point}: {why}" for point, why in failed.items())
-
-
-def walk_until_struck(clusters: list[PrivateCluster], points: list[Point], wanted: set[tuple[str, str]]) -> None:
-    """Walk the points; then, for kinds of call that no run was killed at, those around where they came in another run.
-
-    How many plugs a handover needs depends on Slurm's speed, so the n-th call is not the same in every run.
-    """
-    walked = walk(clusters, points)
-    assert not walked.failed, told(walked.failed)
-    struck = set(walked.struck)
-    for _ in range(6):
-        missing = wanted - struck
-        if not missing:
-            break
-        kind = points[0].kind
-        calls = [name for name in names(clusters, kind) if kind != "slurm" or name != "add_handover"]
-        near = {
-            (k + 1 + off, when) for name, when in missing for k, c in enumerate(calls) if c == name for off in (0, 1, 2)
-        }
-        again = walk(clusters, [Point(kind, when, k) for k, when in sorted(near)])
-        assert not again.failed, told(again.failed)
-        struck |= again.struck
-    assert wanted <= struck, f"never struck: {sorted(wanted - struck)}"
 
 
 def test_around_every_call_to_slurm_and_some_writes(clusters: list[PrivateCluster]) -> None:

@@ -1,13 +1,11 @@
 """A replica on two nodes of one leaf, and a pair near each other, from batch jobs: a live Slurm with a tree topology."""
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from demo import files
 from tests.helpers.live import LiveSite
 
 from colocd.core.view import JobState
@@ -28,18 +26,6 @@ def tree() -> Iterator[PrivateCluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wide_job(site: LiveSite, name: str, nodes: str) -> str:
-    """A training job with four GPUs on each of two nodes."""
-    words = ["--parsable", f"--job-name={name}", "--gpus-per-node=4", "--nodes=2", "--ntasks=2", f"--nodelist={nodes}"]
-    words += [f"--output={site.jobs}/{name}.log", "--open-mode=append", "--signal=B:USR1", "--coloc-interval=1"]
-    job = [str(files.HERE / "train_job.sh"), str(files.HERE / "train_job.py"), str(site.jobs / name), "100000"]
-    env = {"COLOC_COMMAND": f"{sys.executable} -m coloc_cli.main", "COLOC_DEMO_PYTHON": site.python}
-    words += ["--coloc-grace=15"]
-    return site.run(
-        "coloc_cli.sbatch_main", *words, *job, "--rate=20", "--every=3600", check=True, **env
-    ).stdout.strip()
-
-
 def steps(site: LiveSite, name: str) -> int:
     """Steps in a job's journal."""
     return (site.jobs / name / "journal").read_text().count("\n")
@@ -52,7 +38,7 @@ def test_a_replica_on_two_nodes_of_one_leaf(tree: PrivateCluster) -> None:
         site.start()
         # Each job is on both nodes of its leaf, so that whoever is chosen is on two.
         names = ["a1", "a2", "b1", "b2"]
-        refs = [wide_job(site, name, "n1,n2" if name < "b" else "n3,n4") for name in names]
+        refs = [site.submit(name, 4, nodes="n1,n2" if name < "b" else "n3,n4", across=2) for name in names]
         site.until(lambda: site.states(refs) == {JobState.RUNNING}, "the start of all batch jobs")
         site.until(lambda: all((site.jobs / name / "journal").exists() for name in names), "their first steps")
         strangers = site.strangers(8, "online")

@@ -73,10 +73,15 @@ class LiveSite(SiteFiles):
         *,
         deaf: bool = False,
         nodes: str | None = None,
+        across: int = 1,
         grace: int = 15,
     ) -> str:
-        """Submit a training job of 20 steps a second with `coloc-sbatch`; it is held until coloc releases it."""
-        words = ["--parsable", f"--job-name={name}", f"--gpus-per-node={gpus}", "--nodes=1", "--ntasks=1"]
+        """Submit a training job of 20 steps a second with `coloc-sbatch`; it is held until coloc releases it.
+
+        `across`: nodes on which it holds `gpus` GPUs each; `nodes`: which.
+        """
+        words = ["--parsable", f"--job-name={name}", f"--gpus-per-node={gpus}"]
+        words += [f"--nodes={across}", f"--ntasks={across}"]
         words += [f"--output={self.jobs}/{name}.log", "--open-mode=append", "--signal=B:USR1", "--coloc-interval=1"]
         words += [f"--coloc-grace={grace}", *([f"--nodelist={nodes}"] if nodes else [])]
         job = [*self.programs("train_job.sh", "train_job.py"), str(self.jobs / name), str(steps)]

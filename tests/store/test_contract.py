@@ -155,6 +155,19 @@ def test_handovers_get_numbers_and_are_saved(store: Store) -> None:
     assert store.handovers(limit=1) == (second,)
 
 
+def test_a_pair_is_written_whole_or_not_at_all(store: Store) -> None:
+    def broken(lead: Handover) -> Handover:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.add_pair(handover(), broken)
+    assert store.handovers() == ()
+    pair = store.add_pair(handover(), lambda lead: msgspec.structs.replace(lead, id=0, data={"lead": {"id": lead.id}}))
+    assert store.handovers() == pair[::-1]
+    assert pair[0].id < pair[1].id
+    assert pair[1].data == {"lead": {"id": pair[0].id}}
+
+
 def test_open_handovers_come_oldest_first(store: Store) -> None:
     stored = [store.add_handover(handover(state)) for state in HandoverState]
     assert store.handovers(only_open=True) == tuple(h for h in stored if h.state in OPEN_STATES)

@@ -29,14 +29,13 @@ class Actor:
     def carry_out(self, plan: Plan, jobs: dict[str, Job]) -> None:
         """Do what the plan says, in its order; holds and releases that change nothing else go together."""
         releases: dict[tuple[str, ...], list[Release]] = {}
-        leads: dict[str, Handover] = {}
         guests = {a.follows: a for a in plan.actions if isinstance(a, Place) and a.follows is not None}
         holds: list[Hold] = []
         for action in plan.actions:
             match action:
                 case Place():
-                    name = f"{action.service}/{action.slot}"
-                    leads[name] = self._place(action, plan.at, guests.get(name), leads)
+                    if action.follows is None:
+                        self._place(action, plan.at, guests.get(f"{action.service}/{action.slot}"))
                 case Drain():
                     self._drain(action)
                 case Release():
@@ -49,36 +48,50 @@ class Actor:
         for nodes, group in releases.items():
             self._release(nodes, group, jobs)
 
-    def _place(self, action: Place, at: float, guest: Place | None, leads: dict[str, Handover]) -> Handover:
-        """Open a handover; the state machine does the rest. `guest`: who starts beside it, within the same fence."""
-        key = self._new_key()
-        near: dict[str, object] = {"beside": list(action.beside)} if action.beside else {}
-        if guest is not None:
-            spec = self.tools.spec(guest.service)
-            near["guest"] = {"places": guest.places, "user": spec.user if spec is not None else self.tools.user}
-        if action.follows is not None:
-            lead = leads[action.follows]
-            near["lead"] = {"id": lead.id, "fence": fence_name(lead)}
-        handover = Handover(
+    def _place(self, action: Place, at: float, guest: Place | None) -> None:
+        """Open a handover; the state machine does the rest. `guest`: who starts beside it, within the same fence.
+
+        Both are written at once: without the second one, nobody would come for the GPUs that the first one's victims leave.
+        """
+        tools = self.tools
+        if guest is None:
+            self._told(action, tools.store.add_handover(self._opened(action, at, {})))
+            return
+        spec = tools.spec(guest.service)
+        room = {"places": guest.places, "user": spec.user if spec is not None else tools.user}
+
+        def follower(lead: Handover) -> Handover:
+            return self._opened(guest, at, {"lead": {"id": lead.id, "fence": fence_name(lead)}})
+
+        first, second = tools.store.add_pair(self._opened(action, at, {"guest": room}), follower)
+        self._told(action, first)
+        self._told(guest, second)
+
+    def _opened(self, action: Place, at: float, near: dict[str, object]) -> Handover:
+        now = self.tools.clock.now()
+        return Handover(
             service=action.service,
             slot=action.slot,
             places=action.places,
             level=action.level,
             victims=action.victims,
             gpu_type=action.gpu_type,
-            created_at=self.tools.clock.now(),
-            updated_at=self.tools.clock.now(),
+            created_at=now,
+            updated_at=now,
             why=action.why,
             data={
-                "key": key,
+                "key": self._new_key(),
                 "cost": action.cost,
                 "decided_at": at,
                 "emergency": action.emergency,
-                "t": {"planned": self.tools.clock.now()},
+                "t": {"planned": now},
+                **({"beside": list(action.beside)} if action.beside else {}),
                 **near,
             },
         )
-        handover = self.tools.store.add_handover(handover)
+
+    def _told(self, action: Place, handover: Handover) -> None:
+        """Record why a handover was opened; a word that let it ignore the budgets is used up."""
         if action.override:
             self.tools.store.put_setting(f"{OVERRIDE}{action.service}", None)
             self.tools.tell(f"service:{action.service}", "override", f"used once: {action.why}", handover=handover.id)
@@ -87,7 +100,6 @@ class Actor:
         for ref in action.victims:
             text = f"gives up its GPUs for {subject(action.service).replace(':', ' ')}: {action.why}"
             self.tools.tell(f"job:{ref}", "evict", text, handover=handover.id)
-        return handover
 
     def _drain(self, action: Drain) -> None:
         tools = self.tools

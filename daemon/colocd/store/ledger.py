@@ -1,7 +1,9 @@
 """Intents and handovers: what must survive a crash at any instruction."""
 
+from collections.abc import Callable
+
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from colocd.errors import NotFound
 from colocd.store.base import Base, values
@@ -44,11 +46,14 @@ class Ledger(Base):
 
     def add_handover(self, handover: Handover) -> Handover:
         """See `Store.add_handover`. The id given is ignored."""
-        row = values(handover)
-        del row["id"]
         with self._writing() as connection:
-            number = connection.scalar(insert(handovers).returning(handovers.c.id), row)
-        return msgspec.structs.replace(handover, id=number)
+            return _added(connection, handover)
+
+    def add_pair(self, lead: Handover, follower: Callable[[Handover], Handover]) -> tuple[Handover, Handover]:
+        """See `Store.add_pair`. The ids given are ignored."""
+        with self._writing() as connection:
+            first = _added(connection, lead)
+            return first, _added(connection, follower(first))
 
     def save_handover(self, handover: Handover) -> None:
         """See `Store.save_handover`. Raises `NotFound` for one that was never added."""
@@ -70,3 +75,9 @@ class Ledger(Base):
         else:
             query = query.order_by(handovers.c.id.desc())
         return self._select(query, Handover)
+
+
+def _added(connection: Connection, handover: Handover) -> Handover:
+    row = values(handover)
+    del row["id"]
+    return msgspec.structs.replace(handover, id=connection.scalar(insert(handovers).returning(handovers.c.id), row))

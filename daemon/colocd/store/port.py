@@ -1,6 +1,6 @@
 """What the daemon asks of its store. One contract suite holds SQLite and PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from colocd.store.packs import LoadBucket
@@ -113,6 +113,10 @@ class Store(Protocol):
 
     def add_handover(self, handover: Handover) -> Handover:
         """Insert a handover and return it with its id."""
+        ...
+
+    def add_pair(self, lead: Handover, follower: Callable[[Handover], Handover]) -> tuple[Handover, Handover]:
+        """Insert both or none, and return them with their ids. `follower` makes the second from the first as it is stored."""
         ...
 
     def save_handover(self, handover: Handover) -> None:
