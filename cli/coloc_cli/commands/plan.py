@@ -29,7 +29,7 @@ def command(app: App, view_file: str | None, node: str | None, as_json: bool) ->
     """What coloc would do now, and why.
 
     With --why NODE it prints for each service what its next replica would cost on that node, against the best node, or
-    what forbids it there.
+    what forbids it there; for a replica on several nodes or a pair also with which other nodes, and how near they are.
 
     With --view the plan is made here, from a file that `coloc snapshot` wrote: the same view gives the same plan, byte
     for byte, on any machine.
@@ -60,10 +60,10 @@ def show_why(node: str, view_file: str | None, app: App, as_json: bool) -> None:
     if all(n.name != node for n in view.nodes):
         raise NotFound(f"there is no node {node}", "name a node as `scontrol show node` does")
     from colocd.core.reclaim import ground
-    from colocd.core.why import why_node
+    from colocd.core.why_wide import why_place
 
     services = sorted(view.services, key=lambda s: (-s.spec.priority, s.spec.name))
-    told = {s.spec.name: why_node(s.spec, ground(view), node) for s in services}
+    told = {s.spec.name: why_place(s, view, ground(view), node) for s in services}
     if as_json:
         output.as_json({"node": node, "at": view.at, "services": told})
         return

@@ -17,9 +17,12 @@ from colocd.core.places import domain_of
 from colocd.core.search import NEVER
 from colocd.core.service import Closeness, Mode, ServiceSpec
 from colocd.core.view import Node
+from colocd.core.why import reasons
 
 MOST_DOMAINS = 64
 """Domains searched per closeness: those whose single nodes are cheapest."""
+FEW = 3
+"""Domains, and nodes in each, of which it is told why they have no room."""
 STARTS = 8
 """Nodes from which a group is grown in each domain."""
 
@@ -96,13 +99,21 @@ def choose_group(
     return None, "; ".join(reasons)
 
 
-def _at(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | None) -> tuple[Group | None, str]:
+def rows_by_domain(
+    land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | None, shut: bool = False
+) -> dict[str, list[int]]:
+    """Node rows of each domain in which these parts may sit (`only`: of this one); with `shut` also nodes that are closed now."""
     domains: dict[str, list[int]] = {}
     alone = (len(parts) > 1 or only is not None) and all(part.nodes == 1 for part in parts)
     for i, node in enumerate(land.index.nodes):
         name = _domain(node, closeness, alone)
-        if name is not None and land.open[i] and only in (None, name):
+        if name is not None and (shut or land.open[i]) and only in (None, name):
             domains.setdefault(name, []).append(i)
+    return domains
+
+
+def _at(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | None) -> tuple[Group | None, str]:
+    domains = rows_by_domain(land, parts, closeness, only)
     if not domains and only is not None:
         return None, f"no node of {only} is open"
     if not domains:
@@ -126,8 +137,22 @@ def _at(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | N
             best = Group(found[1], closeness, label, found[0], gave_up=len(ranked) > MOST_DOMAINS)
     if best is None:
         asked = " and ".join(f"{p.nodes} x {p.spec.gpus_per_replica} GPUs of {p.spec.name}" for p in parts)
-        return None, f"no {closeness.value} domain of {len(domains)} has room for {asked}"
+        near = [short_of(land, parts, domains[name], name) for _, _, name in ranked[:FEW]]
+        return None, f"no {closeness.value} domain of {len(domains)} has room for {asked} ({'; '.join(near)})"
     return best, ""
+
+
+def short_of(land: Ground, parts: Sequence[Part], rows: Sequence[int], domain: str) -> str:
+    """What these nodes of a domain lack for the parts: how many have room for each, and of a few others why they have not."""
+    told = []
+    for part in parts:
+        bars = reasons(part.spec, land, rows)
+        name, many = part.spec.name, part.spec.gpus_per_replica
+        text = f"{len(rows) - len(bars)} of {len(rows)} nodes have room for {many} GPUs of {name}"
+        few = [f"{node} {why}" for node, why in list(bars.items())[:FEW]]
+        more = [f"{len(bars) - FEW} more"] if len(bars) > FEW else []
+        told.append(f"{text}: {', '.join([*few, *more])}" if few else text)
+    return f"{domain}: {', and '.join(told)}"
 
 
 def _in_domain(
@@ -137,8 +162,7 @@ def _in_domain(
     members: Bools = np.zeros(len(land.index.nodes), dtype=np.bool_)
     members[list(rows)] = True
     best: tuple[int, tuple[tuple[Spot, ...], ...]] | None = None
-    orders = [list(range(len(parts))), list(range(len(parts)))[::-1]][: 1 + (len(parts) > 1)]
-    for order in orders:
+    for order in _orders(parts):
         keys = np.where(members, open_keys(land, parts[order[0]].spec), NEVER)
         starts = np.argsort(keys, kind="stable")[:STARTS]
         for start in starts[keys[starts] < NEVER].tolist():
@@ -146,6 +170,20 @@ def _in_domain(
             if found is not None and (best is None or found[0] < best[0]):
                 best = found
     return best
+
+
+def with_node(
+    land: Ground, parts: Sequence[Part], rows: Sequence[int], row: int
+) -> tuple[int, tuple[tuple[Spot, ...], ...]] | None:
+    """Key and spots of the best group on these nodes that is grown from node `row`, any part of it there; None: none fits."""
+    members: Bools = np.zeros(len(land.index.nodes), dtype=np.bool_)
+    members[list(rows)] = True
+    found = [_grow(land, parts, order, members, row) for order in _orders(parts)]
+    return min((f for f in found if f is not None), key=lambda f: f[0], default=None)
+
+
+def _orders(parts: Sequence[Part]) -> list[list[int]]:
+    return [list(range(len(parts))), list(range(len(parts)))[::-1]][: 1 + (len(parts) > 1)]
 
 
 def _grow(

@@ -1,5 +1,7 @@
 """Why a replica does not go to a node: what forbids it, or what it would cost there against the best node."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from coloc_topology.shape import idx
@@ -12,18 +14,21 @@ FEW = 8
 """Nodes whose reasons are told one by one."""
 
 
-def reasons(spec: ServiceSpec, at: Ground) -> dict[str, str]:
-    """Why a replica cannot start on a node now, for every node on which it cannot."""
+def reasons(spec: ServiceSpec, at: Ground, rows: Iterable[int] | None = None) -> dict[str, str]:
+    """Why a replica cannot start on a node now, for every node (of these rows; None: of all) on which it cannot."""
     told: dict[str, str] = {}
     keys = at.found(Request.of(spec)).key
     members = at.index.partitions.get(spec.partition)
-    for i, node in enumerate(at.index.nodes):
+    for i in range(len(at.index.nodes)) if rows is None else rows:
+        node = at.index.nodes[i]
         if not at.open[i]:
             told[node.name] = at.reason(i)
         elif members is None or not members[i]:
             told[node.name] = f"is not in partition {spec.partition}"
         elif at.index.shape[i] < 0:
             told[node.name] = "its topology is unknown"
+        elif spec.spread and i in at.hosts.get(spec.name, ()):
+            told[node.name] = f"has a replica of {spec.name} already, and no node may have two"
         elif keys[i] >= NEVER:
             told[node.name] = _too_little(spec, at, i)
         elif at.cpu_reach[i] < spec.cpus_per_replica or i in at.cramped.get(spec.name, ()):
