@@ -62,8 +62,8 @@ def uses(view: View, names: Iterable[str] | None = None) -> list[NodeUse]:
     return found
 
 
-def lines(use: NodeUse) -> list[str]:
-    """The picture of one node."""
+def lines(use: NodeUse, above: str | None = None) -> list[str]:
+    """The picture of one node; `above`: what it shares with other nodes, in words."""
     node, shape = use.node, use.shape
     free = "not in use by Slurm" if not node.up else f"{node.free.bit_count()} free"
     head = f"{node.name}  {node.shape or 'topology unknown'}, {node.gpus} GPUs, {free}"
@@ -77,6 +77,8 @@ def lines(use: NodeUse) -> list[str]:
         found = [head, f"  GPUs           {''.join(letters) or '-'}"]
     else:
         found = [head, *topo_picture.picture(drawn, letters)]
+    if above is not None:
+        found.append(f"  in             {above}")
     for bad in node.unfit:
         found.append(f"  !  GPU {bad.gpu} has failed and is not given out: {bad.why}")
     if use.readings is not None:
@@ -94,7 +96,6 @@ def lines(use: NodeUse) -> list[str]:
 def row(use: NodeUse) -> tuple[object, ...]:
     """One line of the table of all nodes: name, shape, GPUs, free ones, picture of the use, largest free NVLink island."""
     node = use.node
-    marks = "".join(_mark(use, gpu) for gpu in range(node.gpus))
     best: object = None
     if use.shape is not None and use.shape.gpus == node.gpus:
         from coloc_topology.fit import fit_table
@@ -103,11 +104,16 @@ def row(use: NodeUse) -> tuple[object, ...]:
         try:
             table = fit_table(use.shape)
         except ValueError:
-            return (node.name, node.shape, node.gpus, node.free.bit_count(), None, marks)
+            return (node.name, node.shape, node.gpus, node.free.bit_count(), None, marks(use))
         best = next(
             (k for k in range(node.free.bit_count(), 0, -1) if table.best_at(node.free, k, Level.NVLINK) is not None), 0
         )
-    return (node.name, node.shape, node.gpus, node.free.bit_count() if node.up else "down", best, marks)
+    return (node.name, node.shape, node.gpus, node.free.bit_count() if node.up else "down", best, marks(use))
+
+
+def marks(use: NodeUse) -> str:
+    """One letter a GPU: S serving, b batch, ? unknown, ! failed, x down, `.` free."""
+    return "".join(_mark(use, gpu) for gpu in range(use.node.gpus))
 
 
 def _mark(use: NodeUse, gpu: int) -> str:
@@ -129,6 +135,9 @@ def document(use: NodeUse) -> dict[str, Any]:
         "shape": node.shape,
         "gpus": node.gpus,
         "up": node.up,
+        "nvlink_domain": node.nvlink_domain,
+        "leaf": node.leaf,
+        "block": node.block,
         "free": list(bits(node.free)),
         "unknown": list(bits(use.unknown)),
         "failed": {str(bad.gpu): bad.why for bad in node.unfit},

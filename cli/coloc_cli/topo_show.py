@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from coloc_cli import output, topo_files, topo_live, topo_picture
+from coloc_cli import output, topo_domains, topo_files, topo_live, topo_picture
 from coloc_cli.app import App
 from coloc_topology.errors import TopologyError
 from coloc_topology.gres_conf import read_gres_conf
@@ -16,7 +16,7 @@ WIDTH = 80
 
 
 def run(app: App, words: Sequence[str], as_json: bool) -> None:
-    """Show files and nodes; without words, one line for each node."""
+    """Show files and nodes; without words, one line for each node, and what joins them."""
     documents: list[dict[str, Any]] = []
     pictures: list[list[str]] = []
     files = [word for word in words if topo_files.is_file(word)]
@@ -24,12 +24,14 @@ def run(app: App, words: Sequence[str], as_json: bool) -> None:
         _file(path, documents, pictures)
     nodes = [word for word in words if word not in files]
     if nodes or not words:
-        found = _nodes(app, nodes)
+        view = _view(app)
+        found = _nodes(view, nodes)
         documents += [topo_live.document(use) for use in found]
         if words:
-            pictures += [topo_live.lines(use) for use in found]
+            pictures += [topo_live.lines(use, topo_domains.above(use.node, view.nodes)) for use in found]
         elif not as_json:
             _table(found)
+            pictures += [["", *drawn]] if (drawn := topo_domains.tree(found)) else []
     if as_json:
         output.as_json(documents)
         return
@@ -50,8 +52,7 @@ def _folded(line: str) -> list[str]:
     return [indent + first, *(f"{indent}  {part}" for part in rest)]
 
 
-def _nodes(app: App, words: Sequence[str]) -> list[topo_live.NodeUse]:
-    view = _view(app)
+def _nodes(view: View, words: Sequence[str]) -> list[topo_live.NodeUse]:
     names = [name for word in words for name in topo_files.hosts(word)] if words else None
     known = {node.name for node in view.nodes}
     strange = next((name for name in names or () if name not in known), None)

@@ -96,6 +96,48 @@ def test_live_nodes(coloc: Coloc, daemon: object, backend: FakeBackend) -> None:
     assert coloc("topo", "show", "n[1").code == 64
 
 
+def test_domains_above_the_node(coloc: Coloc, daemon: object, backend: FakeBackend) -> None:
+    def seat(ref: str, **gpus: int) -> Job:
+        return Job(ref=ref, user="ann", name=ref, partition="batch", state=JobState.RUNNING, gpus=gpus)
+
+    def node(number: int, used: int, **where: str) -> Node:
+        facts = {"address": "", "up": True, "gpus": 8, "shape": "quads", "state": "MIXED"}
+        return Node(name=f"n{number}", used=used, **facts, **where)  # type: ignore[arg-type]
+
+    wide = ServiceView(
+        spec=service("wide", nodes=2),
+        replicas=(Replica(service="wide", slot=0, state=ReplicaState.READY, job="7", node="n3"),),
+    )
+    nodes = (node(1, 0b11, block="b1", leaf="x"), node(2, 0, block="b1", leaf="x"),
+             node(3, 0xF, block="b1", leaf="y", nvlink_domain="d"), node(4, 0xF, block="b1", leaf="y", nvlink_domain="d"),
+             node(5, 0))  # fmt: skip
+    jobs = (seat("6", n1=0b11), seat("7", n3=0xF, n4=0xF))
+    found = View(at=AT, shapes={"quads": quads()}, nodes=nodes, jobs=jobs, services=(wide,))
+    backend.view = lambda: encode_view(found)  # type: ignore[method-assign]
+    out = coloc("topo", "show").out
+    assert out.endswith("""
+block b1: 4 nodes, 22 of 32 GPUs free
+  leaf x: 2 nodes, 14 of 16 GPUs free
+    n1  bb......
+    n2  ........
+  leaf y: 2 nodes, 8 of 16 GPUs free
+    NVLink domain d: 2 nodes, 8 of 16 GPUs free
+      n[3-4]  SSSS....  wide/0
+in no known block: 1 node, 8 of 8 GPUs free
+  n5  ........
+"""), out
+    assert (
+        "  in             NVLink domain d (n[3-4]), leaf y (n[3-4]), block b1 (n[1-4])"
+        in coloc("topo", "show", "n3").out
+    )
+    told = coloc("topo", "show", "--json").json
+    assert [(n["block"], n["leaf"], n["nvlink_domain"]) for n in (told[0], told[3], told[4])] == [
+        ("b1", "x", None),
+        ("b1", "y", "d"),
+        (None, None, None),
+    ]
+
+
 def test_files_need_no_daemon_but_nodes_do(coloc: Coloc) -> None:
     assert coloc("topo", "show", str(DATA / "nvml/one.json"), "--json").json[0]["host"] == "gpu1"
     assert coloc("topo", "show", "n1").code == 72

@@ -8,10 +8,11 @@ import numpy as np
 from coloc_topology.shape import Level
 from colocd.core.arrays import Bools, Ints, popcount
 from colocd.core.forecast import peak
+from colocd.core.free_spots import best_free
 from colocd.core.ground import Ground
 from colocd.core.need import counted, fresh, needed, replicas_for
 from colocd.core.reclaim import ground as ground_of
-from colocd.core.valleys import best_free
+from colocd.core.valley_groups import groups_of, rooms
 from colocd.core.view import JobState, ServiceView, View
 from colocd.core.wishes import is_wish
 
@@ -126,17 +127,23 @@ def _kept(services: Sequence[ServiceView], needs: Sequence[int], land: Ground, u
         free[row] &= ~gpus
         kept[row] |= gpus
 
-    lacking: list[int] = []
+    lacking: dict[str, int] = {}
     for service, wanted in zip(services, needs, strict=True):
         there = sorted((r for r in counted(service)), key=lambda r: (not r.places, r.slot))[:wanted]
         for replica in there:
             for name, gpus in replica.places.items():
                 if name in land.index.row:
                     take(land.index.row[name], gpus)
-        lacking.append(wanted - sum(bool(r.places) for r in there))
-    for service, missing in zip(services, lacking, strict=True):
+        lacking[service.spec.name] = wanted - sum(bool(r.places) for r in there)
+    groups = groups_of(services)
+    for service in services:
+        for group in groups:
+            if service.spec.name in group.names:
+                for _, spots in rooms(group, lacking, land, free):
+                    for row, gpus in spots:
+                        take(row, gpus)
         members: Bools | None = land.index.partitions.get(service.spec.partition)
-        left = missing * service.spec.nodes
+        left = lacking[service.spec.name] * service.spec.nodes
         if members is None or left <= 0:
             continue
         # As in `kept_back`, one that fits nowhere keeps the largest part of an island: it grows when others end.
