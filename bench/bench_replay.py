@@ -2,8 +2,9 @@
 
     python bench/bench_replay.py ../shared/data/serving [--days 7] [--json FILE]
 
-Seven services on a cluster that is smaller than their peaks together; batch jobs wait always. The arms: coloc's forecast at
-two quantiles, the last value + 20 %, and an oracle. All of them plan with coloc's own `plan` (bench/replay_loop.py).
+Seven services on a cluster that is smaller than their peaks together; batch jobs wait always. The arms: coloc by its forecast
+alone, coloc with its margin on the present load at two quantiles, the last value + 20 %, and an oracle. All of them plan with
+coloc's own `plan` (bench/replay_loop.py).
 """
 
 import argparse
@@ -97,7 +98,7 @@ def main() -> None:
     print(
         f"{nodes} nodes, {nodes * 8} GPUs; peaks together {peaks}, most at once {np.max(gpus):.0f}, mean {np.mean(gpus):.0f}\n"
     )
-    arms = [coloc(0.9, tides), coloc(0.95, tides), reactive(0.2, tides), oracle(tides)]
+    arms = [coloc(0.9, tides, margin=False), coloc(0.9, tides), coloc(0.95, tides), reactive(0.2, tides), oracle(tides)]
     results = replay(tides, arms, nodes, BEGIN - WARM * STEP, WARM, options.days * 1440)
     rows = {arm.name: found for arm, found in zip(arms, results, strict=True)}
     print(table(tides, rows, options.days * 1440))

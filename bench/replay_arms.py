@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from colocd.core.foresight.outlook import Sample
 from colocd.core.policy import Policy
 from colocd.core.service import Capacity, Load, ServiceSpec
+from colocd.core.surge import Surge
 from colocd.core.view import Forecast, Quantiles
 
 STEP = 60.0
@@ -32,14 +33,15 @@ class Seen(NamedTuple):
 
     load: float
     forecast: Forecast | None
+    surge: Surge | None = None
 
 
 class Arm(NamedTuple):
-    """`see` gets (service's number, minute, coloc's forecast); `policy`: the rules under which it plans."""
+    """`see` gets (service's number, minute, coloc's forecast and margin); `policy`: the rules under which it plans."""
 
     name: str
     policy: Policy
-    see: Callable[[int, int, Forecast | None], Seen]
+    see: Callable[[int, int, Forecast | None, Surge | None], Seen]
 
 
 def service(name: str, gpus: int, per_replica: float, most: int) -> ServiceSpec:
@@ -51,22 +53,23 @@ def service(name: str, gpus: int, per_replica: float, most: int) -> ServiceSpec:
     )  # fmt: skip
 
 
-def coloc(quantile: float, tides: Sequence[Tide]) -> Arm:
-    """The forecast's quantile, rules as they are by default."""
+def coloc(quantile: float, tides: Sequence[Tide], margin: bool = True) -> Arm:
+    """The forecast's quantile, rules as they are by default; `margin`: with what the load may grow by."""
     rules = Policy(peak_quantile=quantile, valley_quantile=quantile)
-    return Arm(f"coloc, q{quantile:g}", rules, lambda i, m, f: Seen(tides[i].demand[m], f))
+    name = f"coloc, q{quantile:g}{'' if margin else ', forecast only'}"
+    return Arm(name, rules, lambda i, m, f, s: Seen(tides[i].demand[m], f, s if margin else None))
 
 
 def reactive(more: float, tides: Sequence[Tide]) -> Arm:
     """The last value and so much more; nothing is foreseen."""
     rules = Policy(scale_down_margin=0.0, plan_ahead=0.0)
-    return Arm(f"reactive, +{more:.0%}", rules, lambda i, m, _: Seen(tides[i].demand[m] * (1 + more), None))
+    return Arm(f"reactive, +{more:.0%}", rules, lambda i, m, f, s: Seen(tides[i].demand[m] * (1 + more), None))
 
 
 def oracle(tides: Sequence[Tide]) -> Arm:
     """The future itself, minute by minute."""
 
-    def see(i: int, m: int, _: Forecast | None) -> Seen:
+    def see(i: int, m: int, f: Forecast | None, s: Surge | None) -> Seen:
         ahead = tides[i].demand[m : m + LOOK]
         points = tuple(Quantiles(k * STEP, {"0.5": float(v)}) for k, v in enumerate(ahead))
         return Seen(tides[i].demand[m], Forecast(points=points, step=STEP, trust=1.0, basis="the future"))

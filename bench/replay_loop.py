@@ -19,6 +19,8 @@ from colocd.core.foresight.outlook import Outlook
 from colocd.core.index import PlannerIndex
 from colocd.core.need import need
 from colocd.core.plan import plan
+from colocd.core.policy import Policy
+from colocd.core.surge import Surge, SurgeWatch
 from colocd.core.view import (
     Checkpoint,
     Forecast,
@@ -37,6 +39,8 @@ from colocd.core.view import (
 WAITING = 10
 """Batch jobs that always wait."""
 SHAPE = quads()
+Told = tuple[Forecast | None, Surge | None]
+"""What is foreseen of a service, and what its load may grow by."""
 
 
 class Result(msgspec.Struct):
@@ -99,7 +103,7 @@ class _World:
         names = [t.spec.name for t in tides]
         self.result = Result(short=dict.fromkeys(names, 0), unserved=dict.fromkeys(names, 0.0))
 
-    def minute(self, m: int, forecasts: Sequence[Forecast | None], scored: bool) -> None:
+    def minute(self, m: int, forecasts: Sequence[Told], scored: bool) -> None:
         at = self.begin + m * STEP
         self._pass(at)
         if scored:
@@ -164,14 +168,14 @@ class _World:
     def _ready(self, name: str) -> int:
         return sum(r.service == name and r.state is ReplicaState.READY for r in self.replicas)
 
-    def _service(self, i: int, m: int, at: float, forecast: Forecast | None) -> ServiceView:
-        spec, seen = self.tides[i].spec, self.arm.see(i, m, forecast)
+    def _service(self, i: int, m: int, at: float, told: Told) -> ServiceView:
+        spec, seen = self.tides[i].spec, self.arm.see(i, m, *told)
         ready, past = max(1, self._ready(spec.name)), self.seen[spec.name]
         past.append(seen.load)
         del past[: -round(self.arm.policy.scale_down_after / STEP) - 1]
         each = float(self.tides[i].demand[m]) / ready
         view = ServiceView(
-            spec=spec, load=Reading(float(seen.load), at), forecast=seen.forecast, recent=float(max(past)),
+            spec=spec, load=Reading(float(seen.load), at), forecast=seen.forecast, surge=seen.surge, recent=float(max(past)),
             replicas=tuple(
                 msgspec.structs.replace(r, load=each if r.state is ReplicaState.READY else None)
                 for r in self.replicas if r.service == spec.name
@@ -256,16 +260,21 @@ def replay(
     """Drive all arms side by side over `warm` minutes that do not count and `minutes` that do."""
     worlds = [_World(arm, tides, nodes, begin, seed) for arm in arms]
     outlooks = [Outlook(600.0, DAY, Calendar()) for _ in tides]
+    watches = [SurgeWatch(DAY) for _ in tides]
     for m in range(warm + minutes):
         if m % 1440 == 0 and m:
             print(f"day {m // 1440} is over", file=sys.stderr, flush=True)
         at = begin + m * STEP
         forecasts = []
-        for tide, outlook in zip(tides, outlooks, strict=True):
+        for tide, outlook, watch in zip(tides, outlooks, watches, strict=True):
             outlook.feed(tide.history, at)  # reads only buckets that ended before `at`
-            found = outlook.forecast(Reading(float(tide.demand[m]), at), at)
+            load, floor = float(tide.demand[m]), tide.spec.capacity.per_replica / 2
+            found = outlook.forecast(Reading(load, at), at)
+            watch.see(at, load, LEAD, floor)
+            surge = watch.surge(at, load, LEAD, floor, Policy().surge_quantile)
             # No job and no start here looks further than an hour: three are enough, and quicker.
-            forecasts.append(found and msgspec.structs.replace(found, points=found.points[:13]))
+            found = found and msgspec.structs.replace(found, points=found.points[:13])
+            forecasts.append((found, surge))
         for world in worlds:
             world.minute(m, forecasts, m >= warm)
     for world in worlds:

@@ -1,5 +1,6 @@
 """Parts of the API's answers: rows and sentences from records."""
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
@@ -69,6 +70,9 @@ def service_words(service: ServiceView, view: View) -> dict[str, Any]:
         "ready": sum(r.state is ReplicaState.READY for r in service.replicas),
         "why": wanted.why,
         "forecast": msgspec.to_builtins(headline(service.forecast, service.spec.season)),
+        "capacity": None if service.capacity is None else msgspec.to_builtins(service.capacity),
+        "lead": None if service.lead is None else msgspec.to_builtins(service.lead),
+        "surge": None if service.surge is None else msgspec.to_builtins(service.surge),
         "removed": service.removed,
         "replicas": [
             {
@@ -83,3 +87,34 @@ def service_words(service: ServiceView, view: View) -> dict[str, Any]:
             for r in service.replicas
         ],
     }
+
+
+def service_story(subject: str, view: View) -> list[str]:
+    """What an owner wants to know besides: what a replica carries, how much ahead it is started, how much growth is expected.
+
+    Empty when the subject is no service of the view.
+    """
+    service = next((s for s in view.services if f"service:{s.spec.name}" == subject), None)
+    if service is None:
+        return []
+    spec, story = service.spec, []
+    if service.capacity is not None:
+        told = service.capacity
+        story.append(
+            f"a replica carries {told.per_replica:.4g} ({told.why}), used up to {spec.capacity.target_use:.0%}"
+        )
+    if service.lead is not None:
+        story.append(f"replicas are started {service.lead.seconds:.0f} s ahead ({service.lead.why})")
+    if service.surge is not None:
+        story.append(f"{service.surge.share:.0%} is added to its load ({service.surge.why})")
+    elif view.policy.surge_quantile > 0:
+        story.append("nothing is added to its load: too little is known yet of how it grows, or it cannot be read")
+    return story
+
+
+def release() -> str:
+    """The installed release; `unknown` in a checkout that is not installed."""
+    try:
+        return version("coloc")
+    except PackageNotFoundError:
+        return "unknown"

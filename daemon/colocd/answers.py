@@ -1,8 +1,6 @@
 """What the running daemon answers to the API: from the last view and plan, and from the store."""
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,8 @@ from colocd.answer_words import (
     decision_words,
     handover_sentence,
     handover_words,
+    release,
+    service_story,
     service_words,
 )
 from colocd.answers_forecast import forecast_answer
@@ -81,7 +81,7 @@ class Answers:
             "paused": self._store.setting("paused") or (None if view is None else view.paused),
             "slurm": view.slurm if view is not None else None,
             "adapter": self.adapter,
-            "version": _version(),
+            "version": release(),
             "cycle": self._cycle,
             "gpus": gpu_use(view) if view is not None else None,
             "services": self.services(),
@@ -121,7 +121,8 @@ class Answers:
                 story = job_story(job, view, self._windows(view).get(name), handovers, past)
                 now, known = [*story, *now], True
         if view is not None:
-            now, known = [*now, *self._gpus(kind, name, view)], known or any(n.name == name for n in view.nodes)
+            more = [*service_story(subject, view), *self._gpus(kind, name, view)]
+            now, known = [*now, *more], known or any(n.name == name for n in view.nodes)
         decisions = [msgspec.to_builtins(d) for d in self._store.decisions(subject, limit=50)]
         if not known and not decisions:
             raise NotFound(f"coloc knows nothing of {subject.partition(':')[2] or subject!r}")
@@ -267,10 +268,3 @@ def _line(text: str, what: str) -> str:
     if len(text) > 500:
         raise BadRequest(f"the {what} is longer than 500 characters")
     return text
-
-
-def _version() -> str:
-    try:
-        return installed("coloc")
-    except PackageNotFoundError:
-        return "unknown"

@@ -1,4 +1,4 @@
-"""What coloc learns of services while it watches: minutes of their replicas become capacity, past starts become lead time.
+"""What coloc learns of services: minutes of their replicas become capacity, past starts lead time, rises of the load a margin.
 
 Kept in the store (`learned`), so a restart loses ten minutes at most.
 """
@@ -10,12 +10,14 @@ import msgspec
 from colocd.core.capacity import Carries, Knowledge, Minute, carries, learn
 from colocd.core.lead import KEPT, Lead, Start, lead_of
 from colocd.core.service import ServiceSpec
+from colocd.core.surge import Rises, Surge, SurgeWatch
+from colocd.core.view import Reading
 from colocd.store.port import Store
 from colocd.store.records import Handover, Learned
 from colocd.telemetry.load import WHOLE, ServiceLoad
 from colocd.telemetry.meter import Metered
 
-CAPACITY, LEAD = "capacity", "lead"
+CAPACITY, LEAD, RISES = "capacity", "lead", "rises"
 MINUTE = 60.0
 SAVE_EVERY = 600.0
 _MOST_MINUTES = 2000
@@ -71,6 +73,8 @@ class Learner:
         self._sums: dict[tuple[str, int], _Sum] = {}
         self._minutes: dict[str, list[Minute]] = {}
         self._saved: dict[str, float] = {}
+        self._watches: dict[str, SurgeWatch] = {}
+        self._rises: dict[str, Learned] | None = None
 
     def watch(self, specs: Mapping[str, ServiceSpec], loads: Mapping[str, ServiceLoad], at: float) -> None:
         """Take the readings of a cycle over; writes to the store now and then."""
@@ -78,6 +82,8 @@ class Learner:
         self._starts = {name: _starts(row) for name, row in self._store.learned(LEAD).items()}
         for name in set(known) - set(specs):
             del known[name]
+        for name in set(self._watches) - set(specs):
+            del self._watches[name]
         for name, spec in specs.items():
             load = loads[name]
             for slot, meter in load.meters.items():
@@ -106,6 +112,10 @@ class Learner:
             known[spec.name] = made = learn(known.get(spec.name), spec, minutes, at)
             row = Learned(service=spec.name, topic=CAPACITY, at=at, data=msgspec.to_builtins(made, str_keys=True))
             self._store.put_learned(row)
+        watch = self._watches.get(spec.name)
+        if watch is not None and watch.known is not None:
+            data = msgspec.to_builtins(watch.known, str_keys=True)
+            self._store.put_learned(Learned(service=spec.name, topic=RISES, at=at, data=data))
 
     def _read(self) -> dict[str, Knowledge]:
         if self._known is None:
@@ -125,6 +135,27 @@ class Learner:
     def lead(self, spec: ServiceSpec, kill_wait: float | None = None) -> Lead:
         """How long it takes from a decision to a ready replica; `kill_wait`: see `lead_of`."""
         return lead_of(self._starts.get(spec.name, ()), spec, kill_wait)
+
+    def surge(self, spec: ServiceSpec, load: Reading | None, lead: float, quantile: float, at: float) -> Surge | None:
+        """Take the reading over (None: unknown) and say what it may grow by within `lead` seconds; None: not known."""
+        watch = self._watches.get(spec.name)
+        if watch is None:
+            watch = self._watches[spec.name] = SurgeWatch(spec.season, self._known_rises(spec))
+        if load is None:
+            return None
+        floor = self.capacity(spec).per_replica * spec.capacity.target_use / 2
+        watch.see(at, load.value, lead, floor)
+        return watch.surge(at, load.value, lead, floor, quantile)
+
+    def _known_rises(self, spec: ServiceSpec) -> Rises | None:
+        if self._rises is None:
+            self._rises = self._store.learned(RISES)
+        row = self._rises.pop(spec.name, None)
+        try:
+            found = None if row is None else msgspec.convert(row.data, Rises, str_keys=True)
+        except msgspec.ValidationError:
+            return None  # another release's: learned anew
+        return found
 
 
 def remember_start(store: Store, handover: Handover, ready_at: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from colocd.core.need import counted, need
+from colocd.core.need import carried, counted, lead_time, need
 from colocd.core.view import Record, ReplicaState, View
 from colocd.core.wishes import is_wish
 from colocd.gpu_use import gpu_busy, gpu_use
@@ -27,6 +27,16 @@ class Metrics:
         self._ready = Gauge("coloc_service_replicas_ready", "Replicas that are ready", ["service"], registry=r)
         self._load = Gauge(
             "coloc_service_load", "Load in the service's own measure; NaN: unknown", ["service"], registry=r
+        )
+        self._each = Gauge(
+            "coloc_service_capacity", "Load that one replica is planned to carry", ["service", "source"], registry=r
+        )
+        self._ahead = Gauge("coloc_service_lead_seconds", "From a decision to a ready replica", ["service"], registry=r)
+        self._margin = Gauge(
+            "coloc_service_margin_ratio",
+            "What the load may grow by within the lead time; NaN: unknown",
+            ["service"],
+            registry=r,
         )
         self._busy = Gauge(
             "coloc_gpus_busy_ratio", "Part of the time in which a kernel ran, 0 to 1", ["use"], registry=r
@@ -78,7 +88,7 @@ class Metrics:
         self._viewed.set(view.at)
         self._problems.set(len(view.problems))
         self._paused.set(view.paused is not None)
-        for gauge in (self._need, self._have, self._ready, self._load):
+        for gauge in (self._need, self._have, self._ready, self._load, self._each, self._ahead, self._margin):
             gauge.clear()
         for gauge in (self._off, self._last_off, self._covered, self._used):
             gauge.clear()
@@ -93,6 +103,10 @@ class Metrics:
             for record in service.forecast.records if service.forecast is not None else ():
                 self._foreseen(name, record)
 
+            learned = service.capacity is not None and service.capacity.learned
+            self._each.labels(name, "learned" if learned else "configured").set(carried(service))
+            self._ahead.labels(name).set(lead_time(service))
+            self._margin.labels(name).set(service.surge.share if service.surge is not None else float("nan"))
         self._told.set(len(view.gpus))
         self._busy.clear()
         for use, share in gpu_busy(view).items():

@@ -225,7 +225,8 @@ class Observer:
             removed=row.removed,
             recent=self._recent.highest(spec.name, now, config.policy.scale_down_after),
             capacity=self._learner.capacity(spec),
-            lead=self._learner.lead(spec, self._site.delays.kill_wait),
+            lead=(lead := self._learner.lead(spec, self._site.delays.kill_wait)),
+            surge=self._learner.surge(spec, measured, lead.seconds, config.policy.surge_quantile, now),
         )
         wanted = need(view, config.policy, now)
         if wanted.have <= wanted.now:
@@ -295,6 +296,5 @@ def _number(text: str | None) -> float | None:
 
 
 def _brief(h: Handover) -> HandoverBrief:
-    return HandoverBrief(
-        id=h.id, service=h.service, slot=h.slot, places=h.places, victims=h.victims, state=h.state.value
-    )
+    state = h.state.value
+    return HandoverBrief(id=h.id, service=h.service, slot=h.slot, places=h.places, victims=h.victims, state=state)

@@ -31,6 +31,7 @@ POLICY_RULES: dict[str, Rule] = {
     "policy.max_unsaved": duration(zero=True),
     "policy.valley_quantile": _QUANTILE,
     "policy.peak_quantile": _QUANTILE,
+    "policy.surge_quantile": Rule(low=0.0, below=1.0),
     "policy.min_useful": duration(zero=True),
     "policy.stale_after": duration(),
     "policy.start_timeout": duration(),

@@ -59,3 +59,35 @@ def test_starts_are_measured(rig: DaemonRig) -> None:
     assert seen.lead is not None
     assert seen.lead.seconds < 20
     assert "6 starts" in seen.lead.why
+
+
+def test_growth_becomes_a_margin_that_is_told_and_outlives_a_restart(rig: DaemonRig) -> None:
+    """The load jumps by half every few minutes: a replica more than it needs now stands ready for the next jump."""
+    rig.apply()
+    rig.endpoint.value = 8.0
+    rig.run(20)
+    for n in range(200):
+        rig.endpoint.value = 12.0 if n % 5 == 4 else 8.0
+        rig.daemon.cycle()
+        rig.clock.advance(60)
+    rig.endpoint.value = 8.0
+    rig.run(120)
+    rig.restart()
+    rig.daemon.cycle()
+    rig.clock.advance(5)
+    rig.daemon.cycle()
+    (seen,) = decode_view(rig.daemon.answers.view()).services
+    assert seen.surge is not None
+    assert 0.4 < seen.surge.share <= 0.5
+    (row,) = rig.daemon.answers.status()["services"]
+    assert row["need"] == 2
+    assert row["surge"]["share"] == seen.surge.share
+    assert row["capacity"]["why"] == "configured"
+    now = rig.daemon.answers.explain("chat")["now"]
+    assert "a replica carries 10 (configured), used up to 100%" in now
+    assert "replicas are started 20 s ahead (configured; " in now
+    assert f"{seen.surge.share:.0%} is added to its load (in 90% of cases it grew by no more" in now
+    text = rig.daemon.answers.metrics().decode()
+    assert 'coloc_service_capacity{service="chat",source="configured"} 10.0' in text
+    assert 'coloc_service_lead_seconds{service="chat"}' in text
+    assert f'coloc_service_margin_ratio{{service="chat"}} {seen.surge.share}' in text

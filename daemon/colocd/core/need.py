@@ -33,6 +33,16 @@ def carried(service: ServiceView) -> float:
     return per_replica * capacity.target_use
 
 
+def share_of(service: ServiceView) -> float:
+    """Load below which margins are shares of this and not of the load: half of what a replica is planned to carry."""
+    return carried(service) / 2
+
+
+def braced(load: float, service: ServiceView) -> float:
+    """The load read, and what it may grow by until a replica that is started now is ready."""
+    return load if service.surge is None else load + service.surge.share * max(load, share_of(service))
+
+
 def replicas_for(load: float, service: ServiceView, policy: Policy) -> int:
     """Replicas that carry `load` (units of the service's measure) at its target use, within its limits."""
     spec = service.spec
@@ -45,8 +55,9 @@ def replicas_for(load: float, service: ServiceView, policy: Policy) -> int:
 def needed(service: ServiceView, policy: Policy, at: float, until: float, quantile: float) -> int | None:
     """Most replicas needed between now and `until` seconds ahead, by the present load and the forecast; None: unknown.
 
-    An unreadable load makes the answer unknown, whatever the forecast says: a dead exporter never opens a valley. Replicas that
-    are there are given up only when the rest carries the load with the margin.
+    The present load counts with what it may grow by (`braced`). An unreadable load makes the answer unknown, whatever the
+    forecast says: a dead exporter never opens a valley. Replicas that are there are given up only when the rest carries the
+    load with the margin `scale_down_margin`.
     """
     load = fresh(service.load, at, policy)
     if service.removed:
@@ -54,7 +65,7 @@ def needed(service: ServiceView, policy: Policy, at: float, until: float, quanti
     if load is None:
         return None
     foreseen = peak(service.forecast, quantile, 0.0, until) if service.forecast is not None else None
-    most = max(load.value, foreseen or 0.0)
+    most = max(braced(load.value, service), foreseen or 0.0)
     have = len(counted(service))
     wanted = replicas_for(most, service, policy)
     return wanted if wanted >= have else min(have, replicas_for(most * (1 + policy.scale_down_margin), service, policy))
@@ -76,6 +87,8 @@ def need(service: ServiceView, policy: Policy, at: float) -> Need:
         return Need(service=spec.name, now=keep, have=have, why="its load cannot be read: what runs stays")
     load = fresh(service.load, at, policy)
     parts = [f"load {load.value:.4g}" if load is not None else "load unknown"]
+    if load is not None and service.surge is not None and service.surge.share > 0:
+        parts[0] += f", or {braced(load.value, service):.4g} if it grows ({service.surge.why})"
     if foreseen is not None:
         parts.append(f"up to {foreseen:.4g} foreseen within {lead:.0f} s at q{policy.peak_quantile:g}")
     learned = service.capacity is not None and service.capacity.learned

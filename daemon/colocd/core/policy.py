@@ -46,6 +46,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Fixed cost of one eviction, in GPU-seconds: prefers fewer victims."""
     max_unsaved: float = 3600.0
     """Seconds of unsaved work a job can claim at most: silence must not pay."""
+    surge_quantile: float = 0.9
+    """The load may grow within the lead time as it did in this share of cases before; that is added to it. 0: nothing is."""
     valley_quantile: float = 0.9
     """GPUs that services may need at this quantile of the forecast are not given to batch jobs."""
     peak_quantile: float = 0.9

@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from coloc_topology.shape import Shape, mask_of
+from colocd.core.brief import HandoverBrief as HandoverBrief
 from colocd.core.capacity import Carries
 from colocd.core.delays import Delays as Delays
 from colocd.core.lead import Lead
@@ -20,6 +21,7 @@ from colocd.core.readings import FailedGpu as FailedGpu
 from colocd.core.readings import NodeReadings as NodeReadings
 from colocd.core.readings import Reading as Reading
 from colocd.core.service import ServiceSpec
+from colocd.core.surge import Surge
 
 VIEW_VERSION = 2
 
@@ -218,6 +220,8 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """What one replica carries; None: what the service file says."""
     lead: Lead | None = None
     """From the decision to a ready replica; None: what the service file says."""
+    surge: Surge | None = None
+    """What the load read now may grow by until a replica is ready; None: too little is known, or nothing is added."""
 
 
 class JobFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -243,17 +247,6 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why coloc does not start it until it is unparked; None: it does."""
     deadline: float | None = None
     """The first deadline that its user told (Unix seconds); later ones do not count."""
-
-
-class HandoverBrief(msgspec.Struct, frozen=True, kw_only=True):
-    """An open handover: what it leases. The planner leaves its nodes, the GPUs wanted there and its victims alone."""
-
-    id: int
-    service: str
-    slot: int
-    places: dict[str, int]
-    victims: tuple[str, ...]
-    state: str
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

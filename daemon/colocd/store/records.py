@@ -142,7 +142,7 @@ class LoadSample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True):
-    """What coloc has learned of a service on a topic (`capacity`, `lead`); `data` is the topic's own, JSON only."""
+    """What coloc has learned of a service on a topic (`capacity`, `lead`, `rises`); `data` is the topic's own, JSON only."""
 
     service: str
     topic: str

@@ -97,7 +97,7 @@ learned = Table(
     Column("data", JSON, nullable=False),
     PrimaryKeyConstraint("service", "topic"),
 )
-"""What coloc has learned of a service: `capacity`, `lead`."""
+"""What coloc has learned of a service: `capacity`, `lead`, `rises`."""
 
 batch_jobs = Table(
     "batch_jobs",
