@@ -90,7 +90,7 @@ def service_words(service: ServiceView, view: View) -> dict[str, Any]:
 
 
 def service_story(subject: str, view: View) -> list[str]:
-    """What an owner wants to know besides: what a replica carries, how much ahead it is started, how much growth is expected.
+    """What an owner wants to know besides: what a replica carries, and how much growth is expected.
 
     Empty when the subject is no service of the view.
     """
@@ -103,8 +103,6 @@ def service_story(subject: str, view: View) -> list[str]:
         story.append(
             f"a replica carries {told.per_replica:.4g} ({told.why}), used up to {spec.capacity.target_use:.0%}"
         )
-    if service.lead is not None:
-        story.append(f"replicas are started {service.lead.seconds:.0f} s ahead ({service.lead.why})")
     if service.surge is not None:
         story.append(f"{service.surge.share:.0%} is added to its load ({service.surge.why})")
     elif view.policy.surge_quantile > 0:

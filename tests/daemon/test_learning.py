@@ -85,7 +85,7 @@ def test_growth_becomes_a_margin_that_is_told_and_outlives_a_restart(rig: Daemon
     assert row["capacity"]["why"] == "configured"
     now = rig.daemon.answers.explain("chat")["now"]
     assert "a replica carries 10 (configured), used up to 100%" in now
-    assert "replicas are started 20 s ahead (configured; " in now
+    assert "s ahead (configured: 20 s" in now
     assert f"{seen.surge.share:.0%} is added to its load (in 90% of cases it grew by no more" in now
     text = rig.daemon.answers.metrics().decode()
     assert 'coloc_service_capacity{service="chat",source="configured"} 10.0' in text
