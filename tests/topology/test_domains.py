@@ -61,7 +61,7 @@ def test_block_sample() -> None:
 
 def test_model_of_another_project_is_refused() -> None:
     text = (DATA / "topograph_model_small-tree.yaml").read_text()
-    with pytest.raises(TopologyError, match=r"^line 15: topology.yaml is not a list of topologies$"):
+    with pytest.raises(TopologyError, match=r"^line 15, column 1: topology.yaml is not a list of topologies$"):
         read_topology_yaml(text)
     with pytest.raises(TopologyError, match=r"^line 15, column 1: 'switches:' is not of the form Key=Value$"):
         read_topology_conf(text)
@@ -91,9 +91,9 @@ def test_topology_yaml() -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("SwitchName=a Nodes=n1\nSwitchName=a Nodes=n2", "line 2: switch a is also in line 1"),
-        ("SwitchName=a Switches=b", "line 1: switch a joins b, which is not described"),
-        ("SwitchName=a Switches=b\nSwitchName=b Switches=a", "line 1: switch a is below itself"),
+        ("SwitchName=a Nodes=n1\nSwitchName=a Nodes=n2", "line 2, column 12: switch a is also in line 1"),
+        ("SwitchName=a Switches=b", "line 1, column 12: switch a joins b, which is not described"),
+        ("SwitchName=a Switches=b\nSwitchName=b Switches=a", "line 1, column 12: switch a is below itself"),
         ("SwitchName=a", "line 1, column 12: a has neither nodes nor anything below it"),
         ("BlockName=a Nodes=n[1-2]\nBlockSizes=2,3", "line 2, column 12: BlockSizes=2,3 is no list of multiples"),
         ("BlockSizes=0", "line 1, column 12: BlockSizes=0 is no list of multiples"),
@@ -109,11 +109,11 @@ def test_refused(text: str, error: str) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("", "line 1: topology.yaml is not a list of topologies"),
-        ("- tree:\n", "line 1: an entry here has no name (topology)"),
-        ("- topology: a\n", "line 1: this topology is neither tree nor block nor flat"),
-        ("- topology: a\n  flat: true\n- topology: a\n  flat: true\n", "line 3: a second topology a"),
-        ("- topology: a\n  tree:\n    switches:\n    - switch: s\n", "line 4: switch s has neither nodes nor"),
+        ("", "line 1, column 1: topology.yaml is not a list of topologies"),
+        ("- tree:\n", "line 1, column 3: an entry here has no name (topology)"),
+        ("- topology: a\n", "line 1, column 3: this topology is neither tree nor block nor flat"),
+        ("- topology: a\n  flat: true\n- topology: a\n  flat: true\n", "line 3, column 13: a second topology a"),
+        ("- topology: a\n  tree:\n    switches:\n    - switch: s\n", "line 4, column 15: switch s has neither nodes nor"),
         ("- topology: a\n  block:\n    blocks:\n    - block: s\n      nodes: n[1\n", "line 5, column 15: host list"),
         ("- topology: &a b\n", "line 1, column 13: '&a b' is YAML that is not read here"),
         ("- topology: a\n\tflat: true\n", "line 2, column 1: a tab in the indentation"),

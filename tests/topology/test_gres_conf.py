@@ -127,9 +127,9 @@ def test_refused(text: str, error: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "error"),
     [
-        (("-1,1,1", "1,-1,1"), "line 1: Links has 3 numbers for a node of 2 GPUs"),
-        (("1,-1", "-1,1"), "line 1: Links puts this GPU at index 1, but it is number 0 of its node"),
-        (("-1,1", "2,-1"), "line 2: Links says 2 to GPU 0, but line 1 says otherwise"),
+        (("-1,1,1", "1,-1,1"), "line 1, column 34: Links has 3 numbers for a node of 2 GPUs"),
+        (("1,-1", "-1,1"), "line 1, column 34: Links puts this GPU at index 1, but it is number 0 of its node"),
+        (("-1,1", "2,-1"), "line 2, column 34: Links says 2 to GPU 0, but line 1 says otherwise"),
     ],
 )
 def test_contradictions(lines: tuple[str, ...], error: str) -> None:

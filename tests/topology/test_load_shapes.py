@@ -135,7 +135,7 @@ def test_bad_gres_conf(tmp_path: Path) -> None:
     gres.write_text("Name=gpu File=/dev/nvidia0 Links=-1,1\n")
     with pytest.raises(BadConfig) as caught:
         load_shapes(TopologyConfig(gres_conf=str(gres)), [("n1", 8)], None)
-    assert str(caught.value) == f"{gres}, line 1: Links has 2 numbers for a node of 1 GPUs"
+    assert str(caught.value) == f"{gres}, line 1, column 34: Links has 2 numbers for a node of 1 GPUs"
 
 
 def test_types_order_the_indices(tmp_path: Path) -> None:

@@ -70,11 +70,11 @@ def test_a_cut_row_is_taken_from_its_mirror() -> None:
     ("text", "said"),
     [
         (HEAD, "no table of link types"),
-        (HEAD + table("Link Type", matrix(2, "XGMI", "XGMI", 2)), "line 2: no weight tells"),
-        (HEAD + table("Link Type", matrix(2, "NVLINK", "NVLINK", 2)), "line 2: 'NVLINK' is no link type"),
+        (HEAD + table("Link Type", matrix(2, "XGMI", "XGMI", 2)), r"line 4, column \d+: no weight tells"),
+        (HEAD + table("Link Type", matrix(2, "NVLINK", "NVLINK", 2)), r"line 4, column \d+: 'NVLINK' is no link type"),
         (
             HEAD + table("Link Type", [["0", "PCIE"], ["XGMI", "0"]]),
-            "line 5: XGMI between GPU0 and GPU1, but line 4 says PCIE",
+            "line 5, column 8: XGMI between GPU0 and GPU1, but line 4 says PCIE",
         ),
         (output() + output(), "a second table of weight"),
         (output().replace("GPU3   XGMI", "GPU2   XGMI"), "a second row of GPU2"),

@@ -40,10 +40,14 @@ class Given(NamedTuple):
     nodes: frozenset[str]
     children: tuple[str, ...]
     line: int
+    column: int
 
 
 def read_topology_conf(text: str) -> Domains:
-    """Read topology.conf (tree or block) or the output of `scontrol show topology`. Raises `TopologyError` with line."""
+    """Read topology.conf (tree or block) or the output of `scontrol show topology`.
+
+    Raises `TopologyError` with line and column.
+    """
     switches: list[Given] = []
     blocks: list[Given] = []
     ready: list[Domain] = []
@@ -70,7 +74,8 @@ def _given(line: Line, key: str, below: str) -> Given:
         line.values[key].text,
         frozenset(() if nodes is None else expand(*nodes)),
         () if children is None else expand(*children),
-        line.number,
+        line.values[key].line,
+        line.values[key].column,
     )
 
 
@@ -89,18 +94,21 @@ def tree(switches: Sequence[Given]) -> list[Domain]:
     known: dict[str, Given] = {}
     for switch in switches:
         if switch.name in known:
-            raise TopologyError(f"switch {switch.name} is also in line {known[switch.name].line}", switch.line)
+            raise TopologyError(
+                f"switch {switch.name} is also in line {known[switch.name].line}", switch.line, switch.column
+            )
         known[switch.name] = switch
     for switch in switches:
         missing = next((child for child in switch.children if child not in known), None)
         if missing is not None:
-            raise TopologyError(f"switch {switch.name} joins {missing}, which is not described", switch.line)
+            reason = f"switch {switch.name} joins {missing}, which is not described"
+            raise TopologyError(reason, switch.line, switch.column)
     done: dict[str, Domain] = {}
     left = list(switches)
     while left:
         ready = [switch for switch in left if all(child in done for child in switch.children)]
         if not ready:
-            raise TopologyError(f"switch {left[0].name} is below itself", left[0].line)
+            raise TopologyError(f"switch {left[0].name} is below itself", left[0].line, left[0].column)
         for switch in ready:
             below = [done[child] for child in switch.children]
             nodes = switch.nodes.union(*(child.nodes for child in below))

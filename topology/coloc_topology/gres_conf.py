@@ -23,7 +23,10 @@ _LINKS = re.compile(r"-?[0-9]{1,4}(,-?[0-9]{1,4})*")
 
 
 class Gpu(msgspec.Struct, frozen=True):
-    """One GPU as gres.conf has it. `index` is Slurm's; type "" is untyped; None: not told. `line` is where it stands."""
+    """One GPU as gres.conf has it. `index` is Slurm's; type "" is untyped; None: not told.
+
+    `line` and `column`: where its `Links` stand, else its line's `Name`.
+    """
 
     index: int
     type: str
@@ -32,6 +35,7 @@ class Gpu(msgspec.Struct, frozen=True):
     cores: str | None
     flags: tuple[str, ...]
     line: int
+    column: int = 1
 
 
 class NodeGres(NamedTuple):
@@ -142,8 +146,9 @@ def _gpus(line: Line, complaints: list[TopologyError] | None) -> tuple[Gpu, ...]
         complaints.append(error)
         links = None
     flags = tuple(flag for flag in (line.text("flags") or "").split(",") if flag)
+    at = line.values["links"].column if "links" in line.values else line.values["name"].column
     kind, near = line.text("type") or "", None if cores is None else cores.text
-    return tuple(Gpu(0, kind, file, links, near, flags, line.number) for file in files)
+    return tuple(Gpu(0, kind, file, links, near, flags, line.number, at) for file in files)
 
 
 def _number(count: Value) -> int:
@@ -186,7 +191,7 @@ def _node_gres(entries: Sequence[_Entry], types: Sequence[str]) -> NodeGres:
     if not gpus:
         return NodeGres(gpus, autodetect, None, "gres.conf lists no GPU of it")
     if len(gpus) > MAX_NODE_GPUS:
-        raise TopologyError(f"more than {MAX_NODE_GPUS} GPUs on one node", gpus[-1].line)
+        raise TopologyError(f"more than {MAX_NODE_GPUS} GPUs on one node", gpus[-1].line, gpus[-1].column)
     return NodeGres(gpus, autodetect, *_shape(gpus))
 
 
@@ -202,14 +207,14 @@ def _shape(gpus: Sequence[Gpu]) -> tuple[Shape | None, str | None]:
         if gpu.links is None:
             continue
         if len(gpu.links) != count:
-            raise TopologyError(f"Links has {len(gpu.links)} numbers for a node of {count} GPUs", gpu.line)
+            raise TopologyError(f"Links has {len(gpu.links)} numbers for a node of {count} GPUs", gpu.line, gpu.column)
         if gpu.links[gpu.index] != -1:
             reason = f"Links puts this GPU at index {gpu.links.index(-1)}, but it is number {gpu.index} of its node"
-            raise TopologyError(reason, gpu.line)
+            raise TopologyError(reason, gpu.line, gpu.column)
         for other, links in enumerate(gpu.links):
             if told.get((other, gpu.index), links) != links and other != gpu.index:
                 reason = f"Links says {links} to GPU {other}, but line {gpus[other].line} says otherwise"
-                raise TopologyError(reason, gpu.line)
+                raise TopologyError(reason, gpu.line, gpu.column)
             told[gpu.index, other] = links
     linked = any(links > 0 for links in told.values())
     cores = [None if gpu.cores is None else cpulist.ranges(gpu.cores) for gpu in gpus]

@@ -104,12 +104,24 @@ def encode_facts(facts: NvmlFacts) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
+def _place(text: str, complaint: str) -> tuple[int, int] | tuple[None, None]:
+    """Line and column of the byte that a complaint about JSON names; None: it names none, but a path."""
+    found = re.search(r"\(byte ([0-9]+)\)", complaint)
+    if found is None:
+        return None, None
+    before = text.removeprefix("\ufeff").encode("utf-8", "surrogatepass")[: int(found[1])]
+    return before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+
+
 def decode_facts(text: str) -> NvmlFacts:
-    """Read a dump; raises `TopologyError` that names the place in the document."""
+    """Read a dump.
+
+    Raises `TopologyError` that names the place: line and column where it is no JSON, else the path of the field.
+    """
     try:
         facts = msgspec.json.decode(text.removeprefix("\ufeff").encode("utf-8", "surrogatepass"), type=NvmlFacts)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise TopologyError(f"this is no NVML dump of `coloc topo dump`: {error}") from None
+        raise TopologyError(f"this is no NVML dump of `coloc topo dump`: {error}", *_place(text, str(error))) from None
     if facts.format != FORMAT:
         raise TopologyError(f"this is no NVML dump of `coloc topo dump`: its format is {facts.format[:40]!r}")
     if facts.version != VERSION:

@@ -18,10 +18,10 @@ _NUMA = re.compile(r"\s*GPU ?\[?([0-9]{1,3})\]?\s*: \(Topology\) Numa (Node|Affi
 
 
 class _Table(NamedTuple):
-    """One of rocm-smi's matrices: rows of words by GPU, each with the line it stands in."""
+    """One of rocm-smi's matrices: rows by GPU, each with the line it stands in and its words with their columns."""
 
     line: int
-    rows: dict[int, tuple[int, list[str]]]
+    rows: dict[int, tuple[int, list[tuple[str, int]]]]
 
 
 def looks_like_rocm(text: str) -> bool:
@@ -30,14 +30,14 @@ def looks_like_rocm(text: str) -> bool:
 
 
 def read_rocm(text: str, name: str = "rocm-smi") -> Shape:
-    """Read an output of `rocm-smi --showtopo`; `name` becomes the shape's. Raises `TopologyError` with the line."""
+    """Read an output of `rocm-smi --showtopo`; `name` becomes the shape's. Raises `TopologyError` with line and column."""
     tables, numa = _tables(text)
     types = tables.get("Link Type")
     if types is None:
         raise TopologyError("this is no output of `rocm-smi --showtopo`: it has no table of link types")
     count = len(types.rows)
     if sorted(types.rows) != list(range(count)) or not 0 < count <= MAX_ROCM_GPUS:
-        raise TopologyError("the table of link types does not have rows GPU0, GPU1 and so on", types.line)
+        raise TopologyError("the table of link types does not have rows GPU0, GPU1 and so on", types.line, 1)
     links = tuple(
         tuple("X" if i == j else _word(tables, types, numa, min(i, j), max(i, j)) for j in range(count))
         for i in range(count)
@@ -53,7 +53,8 @@ def _tables(text: str) -> tuple[dict[str, _Table], dict[int, int]]:
         title = _TITLE.search(line)
         if title is not None:
             if title[1] in tables:
-                raise TopologyError(f"a second table of {title[1].lower()}; give the output of one command", number)
+                reason = f"a second table of {title[1].lower()}; give the output of one command"
+                raise TopologyError(reason, number, title.start(1) + 1)
             here = tables[title[1]] = _Table(number, {})
             continue
         node = _NUMA.fullmatch(line)
@@ -63,8 +64,9 @@ def _tables(text: str) -> tuple[dict[str, _Table], dict[int, int]]:
         if row is None or here is None or row[2].startswith("GPU") or ":" in row[2]:
             continue
         if int(row[1]) in here.rows:
-            raise TopologyError(f"a second row of GPU{row[1]}", number)
-        here.rows[int(row[1])] = (number, row[2].split())
+            raise TopologyError(f"a second row of GPU{row[1]}", number, row.start(1) - 2)
+        words = [(word[0], word.start() + 1) for word in re.finditer(r"\S+", line[row.start(2) :])]
+        here.rows[int(row[1])] = (number, [(word, row.start(2) + column) for word, column in words])
     return tables, numa
 
 
@@ -72,15 +74,23 @@ def _cell(table: _Table | None, i: int, j: int) -> str | None:
     """The word for a pair from either half of the matrix; None: in neither. Raises `TopologyError` when the halves differ."""
     if table is None:
         return None
-    found: dict[str, int] = {}
+    found: dict[str, tuple[int, int]] = {}
     for a, b in ((i, j), (j, i)):
         line, words = table.rows.get(a, (0, []))
         if b < len(words):
-            found[words[b]] = line
+            found[words[b][0]] = (line, words[b][1])
     if len(found) > 1:
         one, other = found
-        raise TopologyError(f"{other} between GPU{i} and GPU{j}, but line {found[one]} says {one}", found[other])
+        raise TopologyError(f"{other} between GPU{i} and GPU{j}, but line {found[one][0]} says {one}", *found[other])
     return next(iter(found), None)
+
+
+def _place(types: _Table, i: int, j: int) -> tuple[int, int]:
+    """Line and column of a pair's cell; of the row's end, or the table's title, where the cell is missing."""
+    line, words = types.rows[i]
+    if j < len(words):
+        return line, words[j][1]
+    return (line, words[-1][1]) if words else (types.line, 1)
 
 
 def _word(tables: dict[str, _Table], types: _Table, numa: dict[int, int], i: int, j: int) -> str:
@@ -89,12 +99,13 @@ def _word(tables: dict[str, _Table], types: _Table, numa: dict[int, int], i: int
         weight = _cell(tables.get("Weight"), i, j)
         if weight is None or not re.fullmatch(r"[0-9]{1,6}", weight):
             reason = f"no weight tells whether xGMI joins GPU{i} and GPU{j} directly; take all of `rocm-smi --showtopo`"
-            raise TopologyError(reason, types.line)
+            raise TopologyError(reason, *_place(types, i, j))
         if int(weight) <= DIRECT:
             return "NV1"
     elif kind != "PCIE":
         what = "nothing" if kind is None else f"{kind[:20]!r}"
-        raise TopologyError(f"{what} is no link type, so the link between GPU{i} and GPU{j} is not told", types.line)
+        reason = f"{what} is no link type, so the link between GPU{i} and GPU{j} is not told"
+        raise TopologyError(reason, *_place(types, i, j))
     elif _cell(tables.get("Hops"), i, j) == "2":
         return "NODE"
     near = numa.get(i) is not None and numa.get(i) == numa.get(j)

@@ -10,13 +10,13 @@ from coloc_topology.yaml_subset import Item, read_yaml
 
 
 def read_topology_yaml(text: str) -> dict[str, Domains]:
-    """Domains by name of the topology, in the file's order. Raises `TopologyError` with line."""
+    """Domains by name of the topology, in the file's order. Raises `TopologyError` with line and column."""
     found: dict[str, Domains] = {}
     document = read_yaml(text)
     for entry in _list(document, "topology.yaml is not a list of topologies"):
         name = _word(entry, "topology")
         if name.text in found:
-            raise TopologyError(f"a second topology {name.text}", name.line)
+            raise TopologyError(f"a second topology {name.text}", name.line, name.column)
         found[name.text] = _domains(entry)
     return found
 
@@ -40,7 +40,7 @@ def _domains(entry: Item) -> Domains:
         return Domains(block_groups(list(_given(as_block, "blocks", "block")), numbers))
     if _get(entry, "flat") is not None:
         return Domains()
-    raise TopologyError("this topology is neither tree nor block nor flat", entry.line)
+    raise TopologyError("this topology is neither tree nor block nor flat", entry.line, entry.column)
 
 
 def _given(parent: Item, key: str, kind: str) -> Iterator[Given]:
@@ -49,8 +49,8 @@ def _given(parent: Item, key: str, kind: str) -> Iterator[Given]:
         name = _word(member, kind)
         nodes, children = _names(member, "nodes"), _names(member, "children")
         if not nodes and not children:
-            raise TopologyError(f"{kind} {name.text} has neither nodes nor anything below it", name.line)
-        yield Given(name.text, frozenset(nodes), children, name.line)
+            raise TopologyError(f"{kind} {name.text} has neither nodes nor anything below it", name.line, name.column)
+        yield Given(name.text, frozenset(nodes), children, name.line, name.column)
 
 
 def _get(item: Item, key: str) -> Item | None:
@@ -59,14 +59,14 @@ def _get(item: Item, key: str) -> Item | None:
 
 def _list(item: Item, complaint: str) -> list[Item]:
     if not isinstance(item.value, list):
-        raise TopologyError(complaint, item.line)
+        raise TopologyError(complaint, item.line, item.column)
     return item.value
 
 
 def _word(item: Item, key: str) -> Value:
     found = _get(item, key)
     if found is None or not isinstance(found.value, str):
-        raise TopologyError(f"an entry here has no name ({key})", item.line)
+        raise TopologyError(f"an entry here has no name ({key})", item.line, item.column)
     return Value(found.value, found.line, found.column)
 
 
@@ -78,6 +78,6 @@ def _names(item: Item, key: str) -> tuple[str, ...]:
     names: list[str] = []
     for word in words:
         if not isinstance(word.value, str):
-            raise TopologyError(f"{key} is no host list", word.line)
+            raise TopologyError(f"{key} is no host list", word.line, word.column)
         names.extend(expand(word.value, word.line, word.column))
     return tuple(names)

@@ -78,7 +78,7 @@ def _block(rows: list[_Row], at: int, depth: int) -> tuple[Item, int]:
         else:
             item, at = _below(rows, at, depth)
         values[key[1]] = item
-    return Item(items if is_list else values, first.line), at
+    return Item(items if is_list else values, first.line, first.indent + 1), at
 
 
 def _below(rows: list[_Row], at: int, depth: int) -> tuple[Item, int]:
