@@ -158,7 +158,7 @@ def main() -> None:
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clusters go down
     root = os.environ.get("COLOC_TEST_SLURM_ROOT") or None
-    roots = [None] if "installed" in args.release else []
+    roots: list[str | None] = [None] if "installed" in args.release else []
     roots += [root] if "root" in args.release and root else []
     rows: Rows = {}
     try:
