@@ -18,8 +18,8 @@ from statistics import mean, median
 from typing import NamedTuple
 
 from colocd.core.policy import Policy
-from colocd.core.queueing import FairClock, advance, place_of, settle, stamp_all
-from colocd.core.runtimes import expected_work, learn, remaining, run_times
+from colocd.core.queueing import FairClock, advance, chain, place_of
+from colocd.core.runtimes import expected_works, learn, remaining, run_times
 from colocd.core.view import Checkpoint, Job, JobFacts, JobState
 
 HALF_LIFE = 7 * 86400.0
@@ -66,7 +66,9 @@ class Order:
     reserves = True
 
     def arrive(self, job: Work, now: float) -> None: ...
+    def begin(self, job: Work, now: float) -> None: ...
     def end(self, job: Work, now: float) -> None: ...
+    def look(self, now: float) -> None: ...
     def guess(self, job: Work) -> float:
         """Seconds the arm believes that the job runs: without anything better the truth, as an exact time limit."""
         return job.seconds
@@ -119,6 +121,31 @@ class GuessingFairShare(FairShare):
         return remaining(seen, JobFacts(), run_times(self.times, [seen]), 0.0, 0.9)
 
 
+class RunningFairShare(GuessingFairShare):
+    """The same again, with usage charged while jobs run, as Slurm does it, and not when they have ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[str, int] = defaultdict(int)
+
+    def look(self, now: float) -> None:
+        fade = 0.5 ** ((now - self.at) / HALF_LIFE)
+        for user in self.used.keys() | self.held.keys():
+            self.used[user] = self.used[user] * fade + self.held[user] * (now - self.at)
+        self.at = now
+
+    def arrive(self, job: Work, now: float) -> None:
+        self.look(now)
+
+    def begin(self, job: Work, now: float) -> None:
+        self.held[job.user] += job.gpus
+
+    def end(self, job: Work, now: float) -> None:
+        self.look(now)
+        self.held[job.user] -= job.gpus
+        learn(self.times, job.user, "job", job.seconds)
+
+
 def job_of(work: Work) -> Job:
     """The job as coloc's code sees it."""
     return Job(
@@ -130,33 +157,52 @@ def job_of(work: Work) -> Job:
 class Coloc(Order):
     """coloc's own code; run times are guessed from the jobs that have ended, never known."""
 
+    fixed = False
+
     def __init__(self, gpus: int) -> None:
         self.gpus, self.policy, self.clock = gpus, Policy(), FairClock(at=0.0)
         self.times: dict[str, list[float]] = {}
         self.alive: dict[str, int] = defaultdict(int)
-        self.places: dict[int, object] = {}
+        self.held: dict[str, int] = defaultdict(int)
+        self.waiting: dict[str, Job] = {}
+        self.floors: dict[str, float] = {}
+        self.places: dict[str, tuple[object, ...]] = {}
+
+    def _tick(self, now: float) -> None:
+        active = {u: self.held[u] for u, n in self.alive.items() if n}
+        self.clock = advance(self.clock, now, self.gpus, active, {j.user for j in self.waiting.values()}, self.policy)
 
     def arrive(self, job: Work, now: float) -> None:
-        self.clock = advance(self.clock, now, self.gpus, [u for u, n in self.alive.items() if n], self.policy)
+        self._tick(now)
         self.alive[job.user] += 1
+        self._tick(now)
         seen = job_of(job)
-        self.clock, tags = stamp_all(self.clock, [seen], run_times(self.times, [seen]), self.policy)
-        self.places[job.number] = place_of(seen, JobFacts(tag=tags[seen.ref]), self.policy)
+        self.waiting[seen.ref], self.floors[seen.ref] = seen, self.clock.floor
+
+    def begin(self, job: Work, now: float) -> None:
+        self.held[job.user] += job.gpus
+        del self.waiting[str(job.number)]
 
     def end(self, job: Work, now: float) -> None:
-        self.clock = advance(self.clock, now, self.gpus, [u for u, n in self.alive.items() if n], self.policy)
+        self._tick(now)
         self.alive[job.user] -= 1
+        self.held[job.user] -= job.gpus
         learn(self.times, job.user, "job", job.seconds)
-        seen = job_of(job)
-        owed = job.gpus * job.seconds - expected_work(seen, run_times(self.times, [seen]), now)
-        self.clock = settle(self.clock, job.user, owed, self.policy)
 
     def guess(self, job: Work) -> float:
         seen = job_of(job)
         return remaining(seen, JobFacts(), run_times(self.times, [seen]), 0.0, 0.9)
 
+    def look(self, now: float) -> None:
+        self._tick(now)
+        jobs = list(self.waiting.values())
+        one = {j.user: j for j in jobs}
+        works = expected_works(jobs, run_times(self.times, one.values()), now)
+        tags = chain(self.clock, jobs, works, self.floors, self.policy)
+        self.places = {j.ref: place_of(j, JobFacts(tag=tags[j.ref]), self.policy) for j in jobs}
+
     def key(self, job: Work, now: float) -> object:
-        return self.places[job.number]
+        return self.places[str(job.number)]
 
 
 def play(work: list[Work], gpus: int, order: Order) -> dict[int, float]:
@@ -178,7 +224,8 @@ def play(work: list[Work], gpus: int, order: Order) -> dict[int, float]:
                 insort(waiting, job, key=lambda j: order.key(j, now))
             else:
                 waiting.append(job)
-        if not order.fixed:
+        if not order.fixed and free and waiting:
+            order.look(now)
             waiting.sort(key=lambda j: order.key(j, now))
         if free:
             free = _start(waiting, free, ends, order, now, waits)
@@ -207,6 +254,7 @@ def _start(
         free -= job.gpus
         spare -= job.gpus if shadow is not None and now + order.guess(job) > shadow else 0
         started.add(job.number)
+        order.begin(job, now)
         waits[job.number] = now - job.at
         heappush(ends, (now + job.seconds, job.number, job, now + order.guess(job)))
     if started:
@@ -260,7 +308,8 @@ def main() -> None:
         arms = {
             "FIFO": Fifo,
             "Slurm's fair-share, knows run times": FairShare,
-            "Slurm's fair-share, guesses as coloc does": GuessingFairShare,
+            "the same, guesses as coloc does": GuessingFairShare,
+            "guesses, charges while jobs run": RunningFairShare,
             "coloc": lambda gpus=gpus: Coloc(gpus),
         }
         table(name, work, gpus, arms)

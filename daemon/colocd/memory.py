@@ -7,9 +7,9 @@ from typing import TypeVar
 import msgspec
 
 from colocd.core.policy import Policy
-from colocd.core.queueing import FairClock, advance, settle, stamp_all
+from colocd.core.queueing import FairClock, advance, chain
 from colocd.core.quota import Quota, steer
-from colocd.core.runtimes import expected_work, learn, run_times
+from colocd.core.runtimes import expected_works, learn, run_times
 from colocd.core.view import Held, Job, JobFacts, JobState
 from colocd.store.port import Store
 from colocd.store.records import BatchJob, Handover, Run
@@ -60,19 +60,19 @@ class Memory:
         known = {r.ref: r for r in self._store.jobs()}
         if any(ref not in known for ref in mine):
             known |= {r.ref: r for r in self._store.jobs(unended=False) if r.ref in mine or r.ended is None}
-        ended = self._follow_runs(mine, known, victims, policy, now)
+        ended = self._follow_runs(mine, known, victims, now)
         runs = run_times(self._times, [j for j in mine.values() if j.state not in _ENDED])
-        tags = self._tags(mine, known, policy, runs, gpus, now)
+        floors, tags = self._tags(mine, known, policy, runs, gpus, now)
         changed: list[BatchJob] = []
         facts: dict[str, JobFacts] = {}
         for ref, job in mine.items():
             old = known.get(ref)
             new = follow(old, job, ref in victims, ended.get(ref), now)
-            if ref in tags:
-                new = msgspec.structs.replace(new, tag=tags[ref])
+            if ref in floors:
+                new = msgspec.structs.replace(new, tag=floors[ref])
             if new != old:
                 changed.append(new)
-            facts[ref] = facts_of(new, self._ran.get(ref, 0.0))
+            facts[ref] = facts_of(new, self._ran.get(ref, 0.0), tags.get(ref))
         for ref, old in known.items():
             if ref not in mine and old.ended is None:
                 changed.append(msgspec.structs.replace(old, ended="forgotten by Slurm", last_seen=now))
@@ -96,7 +96,6 @@ class Memory:
         mine: dict[str, Job],
         known: dict[str, BatchJob],
         victims: dict[str, Handover],
-        policy: Policy,
         now: float,
     ) -> dict[str, Run]:
         """Open, refresh and close runs; returns those that ended now, by ref."""
@@ -127,24 +126,18 @@ class Memory:
             changed[ref, run.started] = run
         self._past = [*ended.values(), *takewhile(lambda r: (r.ended or now) > now - 2 * HOUR, self._past)]
         for run in ended.values():
-            total = self._count(run)
-            its = mine.get(run.ref)
-            if total is not None and its is not None and self._clock is not None:
-                owed = run.gpus * total - expected_work(its, run_times(self._times, [its]), now)
-                self._clock = settle(self._clock, run.user, owed, policy)
+            self._count(run)
         if changed:
             self._store.put_runs(list(changed.values()))
         return ended
 
-    def _count(self, run: Run) -> float | None:
-        """Add a run that has ended to what its job ran; when it was the last, learn and return that. None: it was not."""
+    def _count(self, run: Run) -> None:
+        """Add a run that has ended to what its job ran; when it was the last, learn that."""
         total = self._ran.get(run.ref, 0.0) + _length(run)
         self._ran[run.ref] = total
         if run.end in (str(JobState.DONE), str(JobState.FAILED)):
             del self._ran[run.ref]
             learn(self._times, run.user, run.name, total)
-            return total
-        return None
 
     def _tags(
         self,
@@ -154,18 +147,22 @@ class Memory:
         runs: dict[str, tuple[float, ...]],
         gpus: int,
         now: float,
-    ) -> dict[str, float]:
-        """Advance the fair clock, and tags for the jobs that have none."""
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Advance the fair clock; floors for the jobs that have none yet, and the tags of all that wait."""
         assert self._clock is not None
         alive = [j for j in mine.values() if j.state not in _ENDED]
-        clock = advance(self._clock, now, gpus, {j.user for j in alive}, policy)
-        untagged = [j for j in alive if j.ref not in known or known[j.ref].tag is None]
-        clock, tags = stamp_all(clock, untagged, runs, policy)
-        self._clock = clock
-        if tags or now - self._written >= SETTLED:
+        active: dict[str, int] = {}
+        for job in alive:
+            active[job.user] = active.get(job.user, 0) + (0 if job.state is JobState.PENDING else _gpus(job))
+        waiting = [j for j in alive if j.state is JobState.PENDING and not _aside(j, known.get(j.ref))]
+        self._clock = clock = advance(self._clock, now, gpus, active, {j.user for j in waiting}, policy)
+        old = {j.ref: known[j.ref].tag for j in alive if j.ref in known}
+        floors = {j.ref: clock.floor for j in alive if old.get(j.ref) is None}
+        if floors or now - self._written >= SETTLED:
             self._written = now
             self._store.put_setting(FAIR, msgspec.json.encode(clock).decode())
-        return tags
+        least = floors | {ref: floor for ref, floor in old.items() if floor is not None}
+        return floors, chain(clock, waiting, expected_works(waiting, runs, now), least, policy)
 
     def _steer(self, recent: Sequence[Run], mine: dict[str, Job], policy: Policy, now: float) -> Quota:
         assert self._quota is not None
@@ -222,8 +219,8 @@ def _after_run(row: BatchJob, job: Job, run: Run, now: float) -> BatchJob:
     return msgspec.structs.replace(row, deaths=0)
 
 
-def facts_of(row: BatchJob, ran: float) -> JobFacts:
-    """The planner's part of a row."""
+def facts_of(row: BatchJob, ran: float, tag: float | None) -> JobFacts:
+    """The planner's part of a row; `tag`: its place in the fair queue while it waits."""
     return JobFacts(
         evictions=row.evictions,
         evicted_at=row.evicted_at,
@@ -232,7 +229,7 @@ def facts_of(row: BatchJob, ran: float) -> JobFacts:
         retry_at=row.retry_at,
         ours=row.ours,
         pinned=row.pinned,
-        tag=row.tag,
+        tag=tag,
         ran=round(ran, 3),
         deaths=row.deaths,
         parked=row.parked,
@@ -262,6 +259,12 @@ def _saved(job: Job, run: Run) -> float | None:
 def _gpus(job: Job) -> int:
     held = sum(mask.bit_count() for mask in job.gpus.values()) if job.gpus else 0
     return held or job.gpus_requested
+
+
+def _aside(job: Job, row: BatchJob | None) -> bool:
+    """Whether a pending job is in nobody's way: parked, or held by its owner's own wish."""
+    wish = job.held is Held.USER and job.checkpoint is not None and job.checkpoint.hold == "user"
+    return wish or (row is not None and row.parked is not None)
 
 
 def _length(run: Run) -> float:

@@ -8,8 +8,8 @@ from tests.helpers.views import AT, batch, view
 from colocd.core.actions import Release
 from colocd.core.plan import plan
 from colocd.core.policy import JobClass, Policy, Share
-from colocd.core.queueing import FairClock, advance, overtaking, place_of, settle, stamp_all
-from colocd.core.runtimes import KEPT, UNHEARD, kind_of, learn, remaining, run_times
+from colocd.core.queueing import CREDIT, LEAST, FairClock, advance, chain, overtaking, place_of
+from colocd.core.runtimes import KEPT, UNHEARD, expected_works, kind_of, learn, remaining, run_times
 from colocd.core.view import Checkpoint, Job, JobFacts
 
 
@@ -18,15 +18,16 @@ def waits(number: int, user: str, at: float = AT, gpus: int = 1, **facts: object
 
 
 def order(jobs: list[Job], policy: Policy | None = None, gpus: int = 8) -> list[str]:
-    """The queue after these jobs arrived, each at its time."""
+    """The queue after these jobs arrived, each at its time, and none was started."""
     policy = policy or Policy()
     clock = FairClock(at=AT)
-    tags: dict[str, float] = {}
+    floors: dict[str, float] = {}
+    users: set[str] = set()
     for job in sorted(jobs, key=lambda j: (j.submitted or 0, j.order)):
-        users = {j.user for j in jobs if (j.submitted or 0) <= (job.submitted or 0)}
-        clock = advance(clock, job.submitted or 0, gpus, users, policy)
-        clock, new = stamp_all(clock, [job], {}, policy)
-        tags |= new
+        users.add(job.user)
+        clock = advance(clock, job.submitted or 0, gpus, dict.fromkeys(users, 0), users, policy)
+        floors[job.ref] = clock.floor
+    tags = chain(clock, jobs, expected_works(jobs, {}, clock.at), floors, policy)
     return [j.ref for j in sorted(jobs, key=lambda j: place_of(j, JobFacts(tag=tags[j.ref]), policy))]
 
 
@@ -44,20 +45,38 @@ def test_twice_the_weight_passes_twice_as_fast() -> None:
 
 
 def test_work_counts_not_jobs_and_array_tasks_are_jobs() -> None:
-    big = waits(1, "ann", gpus=8)
+    big = [waits(1, "ann", gpus=8), waits(3, "ann", AT + 1)]
     tasks = [msgspec.structs.replace(waits(2, "bob"), ref=f"2_{i}") for i in range(16)]
-    found = order([big, *tasks])
-    assert found.index("1") == 7  # a tie goes to the older job; eight tasks of one GPU each are as much work
+    found = order([*big, *tasks])
+    assert found[0] == "1", "a long job of somebody who took nothing is not put back for its length"
+    assert found.index("3") == 10  # eight tasks of one GPU each are as much work as her first, and the ninth is older
 
 
-def test_idle_users_save_nothing_up_and_a_clock_that_goes_back_stops_virtual_time() -> None:
-    clock = advance(FairClock(at=AT), AT + 1000, 8, {"ann"}, Policy())
-    assert clock.virtual == 8000
-    assert advance(clock, AT, 8, {"ann"}, Policy()).virtual == 8000
-    assert advance(clock, AT + 2000, 8, set(), Policy()).virtual == 8000
-    clock, tags = stamp_all(clock, [waits(1, "bob", time_limit=60.0)], {}, Policy())
-    assert tags["1"] == 8060
-    assert advance(clock, AT + 1010, 8, {"bob"}, Policy()).last == {}
+def test_what_was_received_counts_and_nobody_loses_a_debt_by_leaving() -> None:
+    policy, both = Policy(), {"ann": 8, "bob": 0}
+    clock = advance(FairClock(at=AT), AT, 8, both, {"bob"}, policy)
+    assert clock.served == {"ann": -8 * CREDIT, "bob": -8 * CREDIT}
+    clock = advance(clock, AT + 1000, 8, both, {"bob"}, policy)
+    assert clock.served["ann"] == 8000 - 8 * CREDIT
+    assert advance(clock, AT, 8, both, {"bob"}, policy).virtual == clock.virtual
+    tags = chain(clock, [waits(1, "ann"), waits(2, "bob")], {"1": 50.0, "2": 50.0}, {"1": -9e9, "2": -9e9}, policy)
+    assert tags == {"1": 8000 - 8 * CREDIT, "2": -8 * CREDIT}
+    gone = advance(clock, AT + 1001, 8, {"bob": 8}, (), policy)
+    assert "ann" not in gone.served or gone.served["ann"] > gone.floor
+    heavy = msgspec.structs.replace(clock, served={"ann": 1e9, "bob": 0.0, "cid": -1e9})
+    later = advance(heavy, AT + 1002, 8, {"bob": 8}, {"bob"}, policy).served
+    assert later["ann"] == 1e9
+    assert "cid" not in later
+    assert advance(clock, AT + 2000, 8, {}, (), policy).virtual == clock.virtual
+
+
+def test_virtual_time_waits_for_whom_it_owes_but_never_stands_still() -> None:
+    policy = Policy()
+    owes = FairClock(at=AT, virtual=1000.0, served={"ann": 1010.0, "bob": 5000.0})
+    users = {"ann": 0, "bob": 8}
+    assert advance(owes, AT + 100, 8, users, users, policy).virtual == 1000 + LEAST * 400
+    assert advance(owes, AT + 10, 8, users, users, policy).virtual == 1010
+    assert advance(owes, AT + 100, 8, users, {"bob"}, policy).virtual == 1400
 
 
 @settings(max_examples=100, deadline=None)
@@ -67,29 +86,38 @@ def test_idle_users_save_nothing_up_and_a_clock_that_goes_back_stops_virtual_tim
         min_size=2,
         max_size=25,
     ),
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=5),
     st.floats(0.01, 10),
 )
-def test_nothing_starves(arrivals: list[tuple[float, str, int, float]], ageing: float) -> None:
-    """No job is overtaken by one that comes later than the bound says, whoever submits what."""
+def test_nothing_starves(
+    arrivals: list[tuple[float, str, int, float]], held: list[tuple[int, int, int]], ageing: float
+) -> None:
+    """No job is behind one that comes later than the bound says, whoever submits what and gets which GPUs meanwhile."""
     policy, gpus = Policy(ageing=ageing), 8
-    jobs, now = [], AT
+    clock, now = FairClock(at=AT), AT
+    jobs: list[Job] = []
+    floors: dict[str, float] = {}
     for number, (pause, user, size, limit) in enumerate(arrivals, start=1):
         now += pause
         jobs.append(waits(number, user, now, size, time_limit=limit))
-    clock = FairClock(at=AT)
-    tags: dict[str, float] = {}
-    virtual: dict[str, float] = {}
-    for job in jobs:
-        clock = advance(clock, job.submitted or 0, gpus, set("abc"), policy)
-        virtual[job.ref] = clock.virtual
-        clock, new = stamp_all(clock, [job], {}, policy)
-        tags |= new
-    place = {j.ref: place_of(j, JobFacts(tag=tags[j.ref]), policy) for j in jobs}
-    for first in jobs:
-        bound = overtaking(tags[first.ref], virtual[first.ref], gpus / 3, policy)
-        for later in jobs:
-            if (later.submitted or 0) > (first.submitted or 0) + bound + 1e-3:
-                assert place[first.ref] < place[later.ref]
+        receive = dict(zip("abc", held[number % len(held)], strict=True))
+        clock = advance(clock, now, gpus, receive, {j.user for j in jobs}, policy)
+        floors[str(number)] = clock.floor
+        tags = chain(clock, jobs, expected_works(jobs, {}, now), floors, policy)
+        place = {j.ref: place_of(j, JobFacts(tag=tags[j.ref]), policy) for j in jobs}
+        for first in jobs:
+            bound = overtaking(tags[first.ref], floors[first.ref], LEAST * gpus / 3, policy)
+            for later in jobs:
+                if (later.submitted or 0) > (first.submitted or 0) + bound + 1e-3:
+                    assert place[first.ref] < place[later.ref]
+
+
+def test_an_evicted_job_keeps_its_turn_among_its_users_jobs() -> None:
+    old = msgspec.structs.replace(
+        waits(1, "ann", AT + 900), restarts=1
+    )  # Slurm tells the requeue as its time of submission
+    tags = chain(FairClock(at=AT), [waits(2, "ann"), old], {"1": 5.0, "2": 5.0}, {"1": 0.0, "2": 0.0}, Policy())
+    assert tags == {"1": 0.0, "2": 5.0}
 
 
 def test_run_times_are_guessed_from_the_same_kind_of_job_given_what_has_run() -> None:
@@ -115,15 +143,13 @@ def test_a_job_of_which_nothing_is_known_is_expected_to_run_on_as_long_as_it_has
     assert remaining(msgspec.structs.replace(job, time_limit=60.0), JobFacts(), {}, AT) == 60.0
 
 
-def test_work_is_expected_by_its_mean_and_settled_when_it_is_known() -> None:
+def test_work_is_expected_by_its_mean() -> None:
     runs = {"ann/job#": (60.0, 60.0, 60.0, 60.0, 9760.0)}
     job = batch(7, gpus_requested=2)
-    clock, tags = stamp_all(FairClock(at=AT), [job], runs, Policy())
-    assert tags["7"] == 2 * 2000
-    assert settle(clock, "ann", 500.0, Policy()).last["ann"] == 4500
-    assert settle(clock, "ann", -500.0, Policy(shares=(Share(user="ann", weight=2.0),))).last["ann"] == 3750
-    limited = msgspec.structs.replace(job, time_limit=100.0)
-    assert stamp_all(FairClock(at=AT), [limited], runs, Policy())[1]["7"] == 200
+    assert expected_works([job], runs, AT) == {"7": 2 * 2000}
+    assert expected_works([msgspec.structs.replace(job, time_limit=100.0)], runs, AT) == {"7": 200}
+    assert expected_works([job], {"ann/": (5.0, 6.0, 7.0)}, AT) == {"7": 12}
+    assert expected_works([job], {}, AT) == {"7": 2 * UNHEARD}
 
 
 def test_only_the_newest_run_times_are_kept() -> None:

@@ -108,13 +108,28 @@ def test_evictions_are_no_deaths(store: SqlStore) -> None:
     assert seen.facts["1"].deaths == 0
 
 
-def test_tags_are_given_once_and_outlive_the_daemon(store: SqlStore) -> None:
+def test_places_in_the_queue_outlive_the_daemon_and_count_what_was_received(store: SqlStore) -> None:
+    def order(seen: Remembered) -> list[str]:
+        tags = {ref: facts.tag for ref, facts in seen.facts.items() if facts.tag is not None}
+        return sorted(tags, key=lambda ref: (tags[ref], ref))
+
     memory = Memory(store)
-    first = look(memory, AT, *(batch(n, time_limit=100.0) for n in (1, 2, 3)), batch(9, user="bob", time_limit=100.0))
-    tags = {ref: facts.tag for ref, facts in first.facts.items()}
-    assert tags == {"1": 100, "2": 200, "3": 300, "9": 100}
-    again = look(Memory(store), AT + 5, *(batch(n, time_limit=100.0) for n in (1, 2, 3, 4)))
-    assert {ref: facts.tag for ref, facts in again.facts.items()} == {"1": 100, "2": 200, "3": 300, "4": 400}
+    mine = [batch(n, time_limit=100.0) for n in (1, 2, 3)]
+    bob = batch(9, user="bob", time_limit=100.0)
+    assert order(look(memory, AT, *mine, bob)) == ["1", "9", "2", "3"]
+    assert order(look(Memory(store), AT + 5, *mine, bob)) == ["1", "9", "2", "3"]
+    runs = msgspec.structs.replace(mine[0], state=JobState.RUNNING, gpus={"n1": 0xFF}, started=AT + 5)
+    look(memory, AT + 5, runs, *mine[1:], bob)
+    assert order(look(memory, AT + 50, runs, *mine[1:], bob)) == ["9", "2", "3"], "she has received 360 GPU-seconds"
+    late = batch(10, user="bob", time_limit=100.0)
+    assert order(look(Memory(store), AT + 60, runs, *mine[1:], bob, late)) == ["9", "10", "2", "3"]
+
+
+def test_jobs_that_are_parked_or_held_by_wish_stand_in_nobodys_way(store: SqlStore) -> None:
+    wish = batch(1, held=Held.USER, checkpoint=Checkpoint(signal="USR1", hold="user"))
+    seen = look(Memory(store), AT, wish, batch(2))
+    assert seen.facts["1"].tag is None
+    assert seen.facts["2"].tag == look(Memory(store), AT, batch(2)).facts["2"].tag
 
 
 def test_the_first_deadline_counts(store: SqlStore) -> None:

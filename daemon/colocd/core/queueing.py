@@ -1,34 +1,48 @@
-"""Who goes first: user-weighted fair queueing by virtual time, after UWFQ, with ageing.
+"""Who goes first: user-weighted fair queueing by virtual time, after UWFQ, charged by what users received, with ageing.
 
-Virtual time is GPU-seconds of service to a user of weight 1. It runs at GPUs / (sum of the weights of the users who have jobs):
-as fast as each of them would be served if the GPUs were shared out fairly at every moment. A job of L GPU-seconds gets the
-tag max(virtual time, last tag of its user) + L / weight when it is first seen, and keeps it. The smallest tag goes first:
-that is the order in which fair sharing would finish the jobs. Each task of an array is a job.
+Virtual time is GPU-seconds of service to a user of weight 1. Each user has a start: the GPU-seconds that the user's jobs
+received, divided by the weight. A waiting job's tag is its user's start and, of the jobs of the same user before it, the work
+that is expected. The smallest tag goes first. So a long job of a user who took little is not put back for its length, and no
+guess of a run time is ever paid for: what is charged was received. Each task of an array is a job.
 
-Work that was guessed wrong is settled when the job has ended: the difference moves its user's next tags (see `settle`).
+A user who comes anew starts at virtual time, less `CREDIT`. Virtual time keeps to the start of the waiting user who received
+least, but runs at most as fast as fair shares would be served, GPUs / (sum of the weights of the users who have jobs), and at
+least at `LEAST` of that, or a job that can never start would stop it. Departures from UWFQ as published: docs/planning.md.
 
-Ageing: a job's place is tag + ageing * time of submission, so each second of waiting is worth `ageing` GPU-seconds. A job
-that comes later by more than (tag - virtual time then) / (speed of virtual time + ageing) can never overtake. See `overtaking`.
+Ageing: a job's place is tag + ageing * time of submission, so each second of waiting is worth `ageing` GPU-seconds. No job has
+a tag below virtual time at its first sight less `CREDIT`: so none is overtaken for ever. See `overtaking`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
 from colocd.core.policy import JobClass, Policy
-from colocd.core.runtimes import expected_work
 from colocd.core.view import Job, JobFacts
 
 ORDINARY = 0
 """Level of the jobs that are in no class."""
+CREDIT = 3600.0
+"""Seconds of all GPUs by which a user who took little goes ahead of virtual time. Measured: docs/benchmarks-batch.md."""
+LEAST = 0.1
+"""Virtual time runs at this part of the fair speed at least, whoever waits."""
 
 
 class FairClock(msgspec.Struct, frozen=True, kw_only=True):
-    """Virtual time at Unix second `at`, and the last tag of each user whose jobs are ahead of it."""
+    """Virtual time at Unix second `at`, the GPUs that were shared out then, and each user's start.
+
+    Users without jobs are in `served` while their start is later than a newcomer's: nobody gets rid of a debt by leaving.
+    """
 
     at: float
     virtual: float = 0.0
-    last: dict[str, float] = msgspec.field(default_factory=dict)
+    gpus: int = 0
+    served: dict[str, float] = msgspec.field(default_factory=dict)
+
+    @property
+    def floor(self) -> float:
+        """The start of a user who comes now, and the least tag of a job that does."""
+        return self.virtual - CREDIT * self.gpus
 
 
 def weight_of(user: str, policy: Policy) -> float:
@@ -36,34 +50,45 @@ def weight_of(user: str, policy: Policy) -> float:
     return next((share.weight for share in policy.shares if share.user == user), 1.0)
 
 
-def advance(clock: FairClock, now: float, gpus: int, active: Iterable[str], policy: Policy) -> FairClock:
-    """The clock at `now`, if these users had jobs all the time and these GPUs were theirs.
+def advance(
+    clock: FairClock, now: float, gpus: int, active: Mapping[str, int], waiting: Collection[str], policy: Policy
+) -> FairClock:
+    """The clock at `now`, if it was all the time as it is now.
 
-    A wall clock that went backwards stops virtual time until it has caught up.
+    `gpus`: those that are shared out. `active`: GPUs held by the jobs of each user who has jobs (0: all of them wait).
+    `waiting`: users who have a job that waits. A wall clock that went backwards stops virtual time until it has caught up.
     """
-    weights = sum(weight_of(user, policy) for user in set(active))
     passed = max(0.0, now - clock.at)
-    virtual = clock.virtual + (passed * gpus / weights if weights else 0.0)
-    last = {user: tag for user, tag in clock.last.items() if tag > virtual}
-    return FairClock(at=max(now, clock.at), virtual=virtual, last=last)
+    at = max(now, clock.at)
+    listed = {share.user: share.weight for share in policy.shares}
+    total = sum(listed.get(user, 1.0) for user in active)
+    if not total:
+        return msgspec.structs.replace(clock, at=at)
+    speed = gpus / total
+    served = {u: s + passed * active.get(u, 0) / listed.get(u, 1.0) for u, s in clock.served.items()}
+    fair = clock.virtual + passed * speed
+    known = [served[u] for u in waiting if u in served] or [served[u] for u in active if u in served]
+    virtual = max(clock.virtual + LEAST * passed * speed, min([fair, *known]))
+    made = FairClock(at=at, virtual=virtual, gpus=gpus)
+    kept = {u: s for u, s in served.items() if u in active or s > made.floor}
+    return msgspec.structs.replace(made, served=kept | {u: made.floor for u in active if u not in kept})
 
 
-def stamp_all(
-    clock: FairClock, jobs: Iterable[Job], runs: Mapping[str, tuple[float, ...]], policy: Policy
-) -> tuple[FairClock, dict[str, float]]:
-    """Tags for jobs seen for the first time, in order of their submission, for the work they are expected to be."""
-    last, tags, weights = dict(clock.last), {}, {share.user: share.weight for share in policy.shares}
-    for job in sorted(jobs, key=lambda j: (j.submitted or 0.0, j.order)):
-        work = expected_work(job, runs, clock.at)
-        tag = max(clock.virtual, last.get(job.user, 0.0)) + work / weights.get(job.user, 1.0)
-        last[job.user] = tags[job.ref] = tag
-    return msgspec.structs.replace(clock, last=last), tags
+def chain(
+    clock: FairClock, jobs: Iterable[Job], works: Mapping[str, float], floors: Mapping[str, float], policy: Policy
+) -> dict[str, float]:
+    """Tags of the waiting jobs, by ref: each user's one after the other, by class, those that ran before first, then by age.
 
-
-def settle(clock: FairClock, user: str, owed: float, policy: Policy) -> FairClock:
-    """Charge a user with the GPU-seconds by which a job took more than was expected of it (less: give them back)."""
-    tag = max(clock.virtual, clock.last.get(user, 0.0)) + owed / weight_of(user, policy)
-    return msgspec.structs.replace(clock, last={**clock.last, user: tag})
+    `works`: GPU-seconds expected of each. `floors`: `FairClock.floor` when each was first seen.
+    """
+    listed = {share.user: share.weight for share in policy.shares}
+    ends: dict[str, float] = {}
+    tags: dict[str, float] = {}
+    for job in sorted(jobs, key=lambda j: (-level_of(j, policy), j.restarts == 0, j.submitted or 0.0, j.order)):
+        start = ends.get(job.user, clock.served.get(job.user, clock.floor))
+        tags[job.ref] = max(start, floors.get(job.ref, clock.floor))
+        ends[job.user] = start + works[job.ref] / listed.get(job.user, 1.0)
+    return tags
 
 
 def class_of(job: Job, policy: Policy) -> JobClass | None:
@@ -99,9 +124,10 @@ def place_of(job: Job, facts: JobFacts, policy: Policy) -> tuple[int, float, flo
     return (-level_of(job, policy), (facts.tag or 0.0) + policy.ageing * submitted, submitted, job.order)
 
 
-def overtaking(tag: float, virtual: float, speed: float, policy: Policy) -> float:
-    """Seconds after its submission until no new job of its class can overtake a job any more, which got its tag at `virtual`.
+def overtaking(tag: float, floor: float, speed: float, policy: Policy) -> float:
+    """Seconds after its submission until no job of its class that comes later can stand before a job any more.
 
-    `speed`: least speed of virtual time meanwhile (GPUs / sum of the weights of all users).
+    `tag`: the job's now; it grows only by what its user receives beyond what was expected. `floor`: the clock's when the job was
+    first seen. `speed`: least speed of virtual time since: `LEAST` * GPUs / (sum of the weights of all users).
     """
-    return max(0.0, tag - virtual) / (speed + policy.ageing)
+    return max(0.0, tag - floor) / (speed + policy.ageing)

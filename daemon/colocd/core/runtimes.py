@@ -63,20 +63,21 @@ def remaining(
     return left if left is not None else max(so_far, UNHEARD - so_far)
 
 
-def expected_work(job: Job, runs: Mapping[str, Sequence[float]], at: float) -> float:
-    """GPU-seconds that a job is expected to take in all: its GPUs times the mean run time of its kind, else `remaining`.
+def expected_works(jobs: Iterable[Job], runs: Mapping[str, Sequence[float]], at: float) -> dict[str, float]:
+    """GPU-seconds that each job is expected to take in all, by ref: its GPUs times the mean run time of its kind.
 
-    The mean, for the errors of many jobs of a user cancel out; a median would let users with heavy-tailed run times
-    pay for a small part of what they take.
+    The mean, for the errors of many jobs of a user cancel out. Where too few runs are known: `remaining`.
     """
-    seconds = remaining(job, JobFacts(), runs, at)
-    for kind in (kind_of(job.user, job.name), f"{job.user}/"):
-        known = runs.get(kind, ())
-        if len(known) >= ENOUGH:
-            seconds = sum(known) / len(known)
-            break
-    limit = job.time_limit
-    return max(1, job.gpus_requested) * (seconds if limit is None else min(seconds, limit))
+    means = {kind: sum(known) / len(known) for kind, known in runs.items() if len(known) >= ENOUGH}
+    found = {}
+    for job in jobs:
+        seconds = means.get(kind_of(job.user, job.name), means.get(f"{job.user}/"))
+        if seconds is None:
+            seconds = remaining(job, JobFacts(), runs, at)
+        elif job.time_limit is not None:
+            seconds = min(seconds, job.time_limit)
+        found[job.ref] = max(1, job.gpus_requested) * seconds
+    return found
 
 
 def limit_left(job: Job, at: float) -> float | None:

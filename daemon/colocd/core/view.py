@@ -238,7 +238,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pinned: bool = False
     """The required nodes were set by coloc, not by the user."""
     tag: float | None = None
-    """Its place in the fair queue, in virtual GPU-seconds: the smallest goes first. None: not given yet."""
+    """Its place in the fair queue, in virtual GPU-seconds: the smallest goes first. None: it does not wait for its turn."""
     ran: float = 0.0
     """Seconds it has run in earlier runs, whether or not their work was saved."""
     deaths: int = 0

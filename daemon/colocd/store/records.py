@@ -110,6 +110,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
     """Final Slurm state as the view names it; None: not ended."""
     tag: float | None = None
+    """Least tag it can have in the fair queue: the clock's floor when it was first seen."""
     deaths: int = 0
     parked: str | None = None
     parked_at: float | None = None
