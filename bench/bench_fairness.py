@@ -1,6 +1,6 @@
 """Who waits how long: coloc's queue against FIFO and against the order of Slurm's fair-share, on recorded and made-up work.
 
-A cluster is a number of GPUs; jobs take some of them for their recorded run time. All three arms place the first job of
+A cluster is a number of GPUs; jobs take some of them for their recorded run time. All arms place the first job of
 their order that fits, and keep GPUs for the first that does not (coloc and Slurm; FIFO without looks at the oldest only).
 The recorded jobs have no users: they are dealt out at random (fixed seed), a few users have most of them.
 `python bench/bench_fairness.py --data ../shared/data/batch/philly_vc1-2_jobs.csv.gz`
@@ -15,25 +15,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from heapq import heappop, heappush
 from statistics import mean, median
-from typing import NamedTuple
+
+from fair_orders import FairShare, Fifo, GuessingFairShare, Order, RunningFairShare, Work, job_of
 
 from colocd.core.policy import Policy
 from colocd.core.queueing import FairClock, advance, chain, place_of
 from colocd.core.runtimes import expected_works, learn, remaining, run_times
-from colocd.core.view import Checkpoint, Job, JobFacts, JobState
-
-HALF_LIFE = 7 * 86400.0
-"""Half-life of usage in Slurm's fair-share (PriorityDecayHalfLife's default)."""
-
-
-class Work(NamedTuple):
-    """One job of a workload."""
-
-    number: int
-    user: str
-    gpus: int
-    at: float
-    seconds: float
+from colocd.core.view import Job, JobFacts
 
 
 def recorded(path: str, users: int, seed: int) -> tuple[list[Work], int]:
@@ -57,101 +45,6 @@ def crowded(seed: int) -> tuple[list[Work], int]:
             rows.append((at, f"few{user}", dice.choice([1, 1, 2, 4, 8]), dice.expovariate(1 / 1200) + 60))
             at += dice.expovariate(1 / 3600)
     return [Work(n, u, g, at, s) for n, (at, u, g, s) in enumerate(sorted(rows))], 64
-
-
-class Order:
-    """An order of waiting jobs. `key` sorts, smallest first; `fixed`: it never changes while a job waits."""
-
-    fixed = True
-    reserves = True
-
-    def arrive(self, job: Work, now: float) -> None: ...
-    def begin(self, job: Work, now: float) -> None: ...
-    def end(self, job: Work, now: float) -> None: ...
-    def look(self, now: float) -> None: ...
-    def guess(self, job: Work) -> float:
-        """Seconds the arm believes that the job runs: without anything better the truth, as an exact time limit."""
-        return job.seconds
-
-    def key(self, job: Work, now: float) -> object:
-        raise NotImplementedError
-
-
-class Fifo(Order):
-    """Oldest first; whatever fits starts."""
-
-    reserves = False
-
-    def key(self, job: Work, now: float) -> object:
-        return job.number
-
-
-class FairShare(Order):
-    """Slurm's multifactor priority with fair-share alone: 2^(-usage/share), usage with its half-life; then age."""
-
-    fixed = False
-
-    def __init__(self) -> None:
-        self.used: dict[str, float] = defaultdict(float)
-        self.at = 0.0
-
-    def end(self, job: Work, now: float) -> None:
-        fade = 0.5 ** ((now - self.at) / HALF_LIFE)
-        self.used = defaultdict(float, {u: v * fade for u, v in self.used.items()})
-        self.at = now
-        self.used[job.user] += job.gpus * job.seconds
-
-    def key(self, job: Work, now: float) -> object:
-        return (self.used[job.user], job.number)
-
-
-class GuessingFairShare(FairShare):
-    """The same order, with the run times that coloc guesses instead of the true ones: what both do not know is the same."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.times: dict[str, list[float]] = {}
-
-    def end(self, job: Work, now: float) -> None:
-        super().end(job, now)
-        learn(self.times, job.user, "job", job.seconds)
-
-    def guess(self, job: Work) -> float:
-        seen = job_of(job)
-        return remaining(seen, JobFacts(), run_times(self.times, [seen]), 0.0, 0.9)
-
-
-class RunningFairShare(GuessingFairShare):
-    """The same again, with usage charged while jobs run, as Slurm does it, and not when they have ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held: dict[str, int] = defaultdict(int)
-
-    def look(self, now: float) -> None:
-        fade = 0.5 ** ((now - self.at) / HALF_LIFE)
-        for user in self.used.keys() | self.held.keys():
-            self.used[user] = self.used[user] * fade + self.held[user] * (now - self.at)
-        self.at = now
-
-    def arrive(self, job: Work, now: float) -> None:
-        self.look(now)
-
-    def begin(self, job: Work, now: float) -> None:
-        self.held[job.user] += job.gpus
-
-    def end(self, job: Work, now: float) -> None:
-        self.look(now)
-        self.held[job.user] -= job.gpus
-        learn(self.times, job.user, "job", job.seconds)
-
-
-def job_of(work: Work) -> Job:
-    """The job as coloc's code sees it."""
-    return Job(
-        ref=str(work.number), user=work.user, name="job", partition="batch", state=JobState.PENDING,
-        gpus_requested=work.gpus, submitted=work.at, checkpoint=Checkpoint(),
-    )  # fmt: skip
 
 
 class Coloc(Order):
