@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A training job: counts steps, checkpoints, yields when asked, resumes where it was. Standard library only.
 
-    train_job.py FOLDER STEPS [--rate 5] [--every 8] [--deaf]
+    train_job.py FOLDER STEPS [--rate 5] [--every 8] [--deaf] [--stubborn]
 
 FOLDER belongs to this job alone: `journal` (a line per step done: start number, step, Unix seconds), `checkpoint` (the
 last step saved), `done` (JSON, when all steps are done). On USR1 a flag is set; the checkpoint is written after the step
@@ -101,13 +101,14 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=5.0, help="steps a second")
     parser.add_argument("--every", type=float, default=8.0, help="seconds between checkpoints")
     parser.add_argument("--deaf", action="store_true", help="misbehave: ignore the signal")
+    parser.add_argument("--stubborn", action="store_true", help="misbehave: ignore TERM")
     args = parser.parse_args()
     with contextlib.suppress(FileExistsError):
         args.folder.mkdir(parents=True)
     job = Training(args.folder, args.steps, args.rate, args.every)
     # Only flags are set in handlers: saving inside of one could meet a half-done step.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN if args.deaf else lambda *_: setattr(job, "asked", True))
-    signal.signal(signal.SIGTERM, lambda *_: setattr(job, "ended", True))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if args.stubborn else lambda *_: setattr(job, "ended", True))
     print(f"start {job.start}: from step {job.step} of {job.steps}", flush=True)
     if not job.run():
         return 143

@@ -19,13 +19,19 @@ def cluster() -> Iterator[PrivateCluster]:
         yield up
 
 
-def test_deaf_victims_go_after_their_grace(site: LiveSite) -> None:
-    refs = fill(site, deaf=True, grace=2)
+def test_deaf_victims_go_after_their_grace_and_kill_wait(site: LiveSite) -> None:
+    """They ignore the signal, and TERM, too: Slurm kills them after its KillWait (2 s here), which is part of coloc's times."""
+    refs = fill(site, deaf=True, stubborn=True, grace=2)
+    assert "Slurm's KillWait of 2 s" in site.ask("explain", "chat")["now"]
     site.load(15)
     site.until(lambda: site.ready() == 2, "the second replica")
     assert any("did not acknowledge within 2 s" in text for text in site.decisions("grace-expired"))
     assert released(site) == 2
     assert sorted(job.restarts for job in site.slurm.jobs(refs).values())[-1] == 1
+    with site.store() as store:
+        (reclaim,) = [h for h in store.handovers() if h.victims]
+    assert reclaim.data["kill_wait"] == 2.0
+    assert reclaim.data["t"]["freed"] - reclaim.data["t"]["requeued"] > 1.0
     site.until(lambda: not site.leftovers(), "the end of the fence")
 
 

@@ -72,6 +72,7 @@ class LiveSite(SiteFiles):
         steps: int = 100_000,
         *,
         deaf: bool = False,
+        stubborn: bool = False,
         nodes: str | None = None,
         across: int = 1,
         grace: int = 15,
@@ -85,7 +86,7 @@ class LiveSite(SiteFiles):
         words += [f"--output={self.jobs}/{name}.log", "--open-mode=append", "--signal=B:USR1", "--coloc-interval=1"]
         words += [f"--coloc-grace={grace}", *([f"--nodelist={nodes}"] if nodes else [])]
         job = [*self.programs("train_job.sh", "train_job.py"), str(self.jobs / name), str(steps)]
-        job += ["--rate=20", "--every=3600", *(["--deaf"] if deaf else [])]
+        job += ["--rate=20", "--every=3600", *(["--deaf"] if deaf else []), *(["--stubborn"] if stubborn else [])]
         env = {"COLOC_COMMAND": self.command, "COLOC_DEMO_PYTHON": self.python}
         return self.run("coloc_cli.sbatch_main", *words, *job, check=True, **env).stdout.strip()
 

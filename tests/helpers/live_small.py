@@ -30,6 +30,7 @@ def fill(
     *,
     steps: int = 100_000,
     deaf: bool = False,
+    stubborn: bool = False,
     grace: int = 15,
     policy: Mapping[str, object] | None = None,
 ) -> list[str]:
@@ -39,7 +40,7 @@ def fill(
     site.load(5)
     site.begin()
     site.until(lambda: site.ready() == 1, "the first replica")
-    refs = [site.submit(name, 4, steps, deaf=deaf, grace=grace) for name in NAMES]
+    refs = [site.submit(name, 4, steps, deaf=deaf, stubborn=stubborn, grace=grace) for name in NAMES]
     site.until(lambda: site.states(refs) == {JobState.RUNNING}, "the start of all batch jobs")
     site.until(lambda: all((site.jobs / name / "journal").exists() for name in NAMES), "their first steps")
     return refs
