@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from tests.helpers.views import AT, batch, replica, service, view
 
+from colocd.core.actions import Place
 from colocd.core.delays import Delays, delays_of
 from colocd.core.lead import ENOUGH, Start, lead_of
 from colocd.core.outlook import foreseen_until, windows
@@ -77,6 +78,20 @@ def test_a_planned_reclaim_begins_kill_wait_earlier() -> None:
         told = " ".join(n.text for n in plan(v).notes if n.subject == "job:1")
         assert ("in about 597 s" in told) == waits, told
     assert any("KillWait of 90 s" in text for text in explain("service:chat", early, plan(early)))
+
+
+def test_a_victim_is_told_why_it_and_no_other() -> None:
+    """Job 1 has just saved, job 4 saved long ago: what evicting that one instead would have cost stands in the reason."""
+    v = world(rising(60.0), 60.0, free=0)
+    old = batch(4, {"n3": 0xFF}, checkpoint=Checkpoint(interval=600.0, saved=AT - 500), started=AT - 5000)
+    more = msgspec.structs.replace(v.nodes[0], name="n3", used=0xFF)
+    for nodes, jobs, told in (
+        ((*v.nodes, more), (*v.jobs, old), "for 636 GPU-seconds; the next best place is on n3 for 4600"),
+        (v.nodes, v.jobs, "for 636 GPU-seconds; there is no other place for it"),
+    ):
+        (place,) = (a for a in plan(msgspec.structs.replace(v, nodes=nodes, jobs=jobs)).actions if isinstance(a, Place))
+        assert place.victims == ("1",)
+        assert told in place.why
 
 
 def test_before_a_peak_nothing_starts_now() -> None:

@@ -9,19 +9,20 @@ from coloc_topology.shape import idx
 from colocd.core.actions import Action, Need, Note, Place
 from colocd.core.ahead import ahead_of_need, best_moment
 from colocd.core.ground import Ground
-from colocd.core.joint import settle
+from colocd.core.joint import pick, settle
 from colocd.core.reclaim import Choice, make_choice
 from colocd.core.together import Want, place_all
 from colocd.core.view import ServiceView, View
 
 
-def place_action(service: ServiceView, slot: int, why: str, choice: Choice) -> Place:
-    """The action that starts a replica at this choice; `why` it is needed."""
+def place_action(service: ServiceView, slot: int, why: str, choice: Choice, land: Ground) -> Place:
+    """The action that starts a replica at this choice; `why` it is needed. `land`: what is left when the places are taken."""
     spec = service.spec
     taking = (
         f", taking them from {', '.join(choice.victims)} for {choice.cost:.0f} GPU-seconds" if choice.victims else ""
     )
     missed = f" (asked for {spec.level.name})" if choice.level < spec.level else ""
+    other = _elsewhere(service, choice, land)
     return Place(
         service=spec.name,
         slot=slot,
@@ -30,8 +31,19 @@ def place_action(service: ServiceView, slot: int, why: str, choice: Choice) -> P
         victims=choice.victims,
         gpu_type=choice.gpu_type,
         cost=choice.cost,
-        why=f"{why}: GPUs {idx(choice.gpus)} of {choice.node} are joined by {choice.level.name}{missed}{taking}",
+        why=f"{why}: GPUs {idx(choice.gpus)} of {choice.node} are joined by {choice.level.name}{missed}{taking}{other}",
     )
+
+
+def _elsewhere(service: ServiceView, choice: Choice, land: Ground) -> str:
+    """Why these jobs and no others: what the next best place would cost. Nothing where nobody is evicted."""
+    if not choice.victims:
+        return ""
+    other = pick(land, service.spec)
+    if other is None:
+        return "; there is no other place for it"
+    node, cost = land.index.nodes[other.row].name, land.cost(other.victims)
+    return f"; the next best place is on {node} for {cost:.0f}"
 
 
 def shortage(wanted: Need) -> str:
@@ -64,7 +76,9 @@ def forced(
         if spots:
             used = slots_of(service, view) | {a.slot for a in actions if isinstance(a, Place) and a.service == name}
             slot = min(set(range(len(used) + 1)) - used)
-            action = place_action(service, slot, shortage(wanted), make_choice(spots[0], service.spec, joint.land))
+            action = place_action(
+                service, slot, shortage(wanted), make_choice(spots[0], service.spec, joint.land), joint.land
+            )
             why = f"{action.why}; budgets are overridden: {word}"
             actions.append(msgspec.structs.replace(action, why=why, override=True))
             placed[name] += 1
@@ -119,7 +133,7 @@ def begin_early(
             used = slots_of(service, view) | mine
             why = f"a replica more is foreseen to be needed, to be begun within {latest:.0f} s; now its victims lose least"
             slot = min(set(range(len(used) + 1)) - used)
-            early.append(place_action(service, slot, why, make_choice(spots[0], spec, joint.land)))
+            early.append(place_action(service, slot, why, make_choice(spots[0], spec, joint.land), joint.land))
             placed[spec.name] += 1
             scene, land = joint.land, land.copy()
             settle(land, spec, spots[0])

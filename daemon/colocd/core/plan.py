@@ -106,7 +106,7 @@ def _starts(
             continue
         slot = min(set(range(len(used) + 1)) - used)
         used.add(slot)
-        action = place_action(service, slot, shortage(wanted), choice)
+        action = place_action(service, slot, shortage(wanted), choice, land)
         hurry = wanted.have + len(actions) < at_once(service, view)
         actions.append(msgspec.structs.replace(action, emergency=hurry and bool(action.victims)))
     if waiting:
