@@ -62,6 +62,16 @@ def test_one_more_than_its_partners_is_kept_beside_a_pair() -> None:
     assert set(found) in ({"n1", "n2"}, {"n3", "n4"})
 
 
+def test_replicas_that_spread_keep_a_node_each() -> None:
+    spread = asks("chat", gpus_per_replica=2, min_replicas=3, max_replicas=3, spread=True)
+    assert kept(view(nodes=4, services=(spread,))) == {"n1": 0b11, "n2": 0b11, "n3": 0b11}
+    there = msgspec.structs.replace(spread, replicas=(replica(0, node="n1", places={"n1": 0b11}),))
+    busy = batch(1, {"n1": 0b11}, checkpoint=None)
+    assert kept(view(busy, nodes=3, services=(there,))) == {"n2": 0b11, "n3": 0b11}
+    wide = asks("wide", nodes=2, gpus_per_replica=2, min_replicas=2, max_replicas=2, spread=True)
+    assert set(kept(view(nodes=4, services=(wide,)))) == {"n1", "n2", "n3", "n4"}
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     filled_views(),

@@ -12,9 +12,9 @@ from colocd.core.view import JobState
 pytestmark = [pytest.mark.slurm, pytest.mark.releases, pytest.mark.timeout(240)]
 
 
-@pytest.mark.parametrize("gres", ["links", "cores"])
+@pytest.mark.parametrize("gres", ["links", "cores", "plain"])
 def test_a_guarantee_is_kept(gres: str) -> None:
-    """One-GPU victims all over the node; gres.conf as sites write it, with `Links=` or with `Cores=`."""
+    """One-GPU victims all over the node; gres.conf as sites write it: with `Links=`, with `Cores=`, with nothing but `File=`."""
     root = os.environ.get("COLOC_TEST_SLURM_ROOT") or None
     service = {"gpus_per_replica": 2, "max_replicas": 4}
     with (

@@ -1,6 +1,6 @@
 """The best free GPUs for one replica after the other."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from heapq import heappop, heappush
 
 import numpy as np
@@ -15,9 +15,12 @@ Rank = tuple[int, int, int]
 def best_free(spec: ServiceSpec, count: int, ground: Ground, free: Ints, members: Bools) -> Iterator[tuple[int, int]]:
     """Node rows and masks of the best `count` free GPUs for one replica after the other, fullest nodes first.
 
-    Nodes with equal free GPUs are ranked once for all. The caller strikes what it takes from `free` before it goes on.
+    Replicas of a service that spreads get one node each, none that has one already. Nodes with equal free GPUs are ranked
+    once for all. The caller strikes what it takes from `free` before it goes on.
     """
     index = ground.index
+    if spec.spread:
+        members = without(members, ground.hosts.get(spec.name, ()))
     rows: Ints = np.flatnonzero(members & (index.shape >= 0) & (popcount(free) >= count))
     rows = rows[np.argsort(index.name_rank[rows])]
     _, which = np.unique(index.shape[rows] << 32 | free[rows], return_inverse=True)
@@ -31,7 +34,17 @@ def best_free(spec: ServiceSpec, count: int, ground: Ground, free: Ints, members
         if group:
             heappush(agenda, (rank, int(index.name_rank[group[-1]]), gpus, group))
         yield row, gpus
-        _queue(agenda, spec, count, ground, int(free[row]), [row])
+        if not spec.spread:
+            _queue(agenda, spec, count, ground, int(free[row]), [row])
+
+
+def without(members: Bools, rows: Collection[int]) -> Bools:
+    """The nodes but these rows."""
+    if not rows:
+        return members
+    rest = members.copy()
+    rest[list(rows)] = False
+    return rest
 
 
 def _queue(

@@ -7,7 +7,7 @@ import numpy as np
 
 from colocd.core.actions import Need
 from colocd.core.arrays import Bools, Ints, popcount
-from colocd.core.free_spots import best_free
+from colocd.core.free_spots import best_free, without
 from colocd.core.ground import Ground
 from colocd.core.groups import MOST_DOMAINS, Part, domains_of, parts_of, rows_by_domain
 from colocd.core.service import Closeness
@@ -54,6 +54,7 @@ class _Keeper:
     def __init__(self, land: Ground, free: Ints, group: Group, left: dict[str, int]) -> None:
         self.land, self.free, self.group, self.left = land, free, group, left
         self.parts, self.near = parts_of(group.first.spec, None if group.second is None else group.second.spec)
+        self._taken: dict[str, set[int]] = {}
         self._domains: dict[tuple[int, Closeness], dict[str, list[int]]] = {}
 
     def rooms(self) -> Iterator[tuple[str, Spots]]:
@@ -91,6 +92,7 @@ class _Keeper:
     def _given(self, names: Sequence[str], room: Sequence[Spots]) -> Iterator[tuple[str, Spots]]:
         for name, spots in zip(names, room, strict=True):
             self.left[name] -= 1
+            self._taken.setdefault(name, set()).update(row for row, _ in spots)
             yield name, spots
 
     def _room(self, parts: Sequence[Part], at: Mapping[Closeness, str] | None) -> list[Spots] | None:
@@ -128,6 +130,7 @@ class _Keeper:
                 return None
             mine: Bools = np.zeros_like(members)
             mine[list(rows)] = members[list(rows)]
+            mine = without(mine, self._taken.get(spec.name, ()) if spec.spread else ())
             spots: list[tuple[int, int]] = []
             rest: dict[int, int] = {}
             for row, gpus in best_free(spec, spec.gpus_per_replica, self.land, free, mine):

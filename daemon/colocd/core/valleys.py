@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from colocd.core.arrays import Ints
-from colocd.core.free_spots import best_free
+from colocd.core.free_spots import best_free, without
 from colocd.core.ground import Ground
 from colocd.core.need import counted, need, reserve
 from colocd.core.valley_groups import groups_of, rooms
@@ -22,6 +22,7 @@ def kept_back(view: View, ground: Ground, until: float, placed: Mapping[str, int
     kept: Ints = np.zeros_like(free)
     left = {s.spec.name: reserve(s, view.policy, view.at, until) - placed.get(s.spec.name, 0) for s in view.services}
     got = dict.fromkeys(left, 0)
+    alone: dict[str, set[int]] = {s.spec.name: set() for s in view.services if s.spec.spread}
     groups = groups_of(view.services)
     grouped = {name for group in groups for name in group.names}
     for service in sorted(view.services, key=lambda s: (-s.spec.priority, s.spec.name not in grouped, s.spec.name)):
@@ -33,6 +34,7 @@ def kept_back(view: View, ground: Ground, until: float, placed: Mapping[str, int
                     for row, gpus in spots:
                         free[row] &= ~gpus
                         kept[row] |= gpus
+                        alone.get(name, set()).add(row)
         members = ground.index.partitions.get(spec.partition)
         if members is None:
             continue
@@ -41,9 +43,11 @@ def kept_back(view: View, ground: Ground, until: float, placed: Mapping[str, int
         nth = 0
         # A replica that is short now and fits nowhere keeps the largest part of an island that is free: it grows.
         for size in range(spec.gpus_per_replica, 0, -1):
-            for row, gpus in best_free(spec, size, ground, free, members) if nth < many else ():
+            rest = without(members, alone.get(spec.name, ()))
+            for row, gpus in best_free(spec, size, ground, free, rest) if nth < many else ():
                 free[row] &= ~gpus
                 kept[row] |= gpus
+                alone.get(spec.name, set()).add(row)
                 nth += 1
                 if nth >= (many if size == spec.gpus_per_replica else min(many, short)):
                     break
