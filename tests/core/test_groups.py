@@ -115,6 +115,24 @@ def test_preferences_follow_the_mode() -> None:
     assert parts_of(soft, None)[1] == (Closeness.LEAF, Closeness.BLOCK, Closeness.ANY)
 
 
+def test_a_search_that_gave_up_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = ServiceView(
+        spec=service(nodes=2, gpus_per_replica=8, link_level="SYS", closeness=Closeness.LEAF, min_replicas=1),
+        load=Reading(1.0, AT),
+    )
+    jobs = tuple(batch(k, {f"n{k}": 0xFF}, started=AT - 400 * k) for k in range(1, 5))
+    full = located(view(*jobs, nodes=4, services=(wide,)), n1="x", n2="x", n3="y", n4="y")
+    free = located(view(nodes=4, services=(wide,)), n1="x", n2="x", n3="y", n4="y")
+
+    def told(v: View) -> list[str]:
+        return [n.text for n in plan(v).notes if n.subject == "coloc"]
+
+    assert told(full) == []
+    monkeypatch.setattr("colocd.core.groups.MOST_DOMAINS", 1)
+    assert "there may be cheaper ones" in told(full)[0]
+    assert told(free) == [], "nothing is cheaper than free GPUs"
+
+
 def places(v: View) -> list[Place]:
     return [a for a in plan(v).actions if isinstance(a, Place)]
 

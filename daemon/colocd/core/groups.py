@@ -37,7 +37,7 @@ class Part(NamedTuple):
 class Group(NamedTuple):
     """Places for all parts (per part one spot a node), what joins them (`domain` None: nothing does), and the key of all.
 
-    `gave_up`: not every domain was searched.
+    `gave_up`: a domain that was not searched may have a cheaper place.
     """
 
     spots: tuple[tuple[Spot, ...], ...]
@@ -134,12 +134,14 @@ def _at(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | N
         found = _in_domain(land, parts, domains[name])
         if found is not None and (best is None or found[0] < best.key):
             label = None if closeness is Closeness.ANY else name
-            best = Group(found[1], closeness, label, found[0], gave_up=len(ranked) > MOST_DOMAINS)
+            best = Group(found[1], closeness, label, found[0], gave_up=False)
     if best is None:
         asked = " and ".join(f"{p.nodes} x {p.spec.gpus_per_replica} GPUs of {p.spec.name}" for p in parts)
         near = [short_of(land, parts, domains[name], name) for _, _, name in ranked[:FEW]]
         return None, f"no {closeness.value} domain of {len(domains)} has room for {asked} ({'; '.join(near)})"
-    return best, ""
+    # Nothing is cheaper than free GPUs; else a job on several nodes of a domain may make it cheaper than its nodes look.
+    left = best.key > 0 and any(not short for short, _, _ in ranked[MOST_DOMAINS:])
+    return best._replace(gave_up=left), ""
 
 
 def short_of(land: Ground, parts: Sequence[Part], rows: Sequence[int], domain: str) -> str:

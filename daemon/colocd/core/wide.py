@@ -11,7 +11,7 @@ from typing import NamedTuple
 from coloc_topology.hostlist import fold
 from colocd.core.actions import Need, Note, Place
 from colocd.core.ground import Ground
-from colocd.core.groups import Group, Part, choose_group, domains_of, parts_of
+from colocd.core.groups import MOST_DOMAINS, Group, Part, choose_group, domains_of, parts_of
 from colocd.core.joint import Spot, settle
 from colocd.core.need import counted
 from colocd.core.reclaim import make_choice
@@ -100,6 +100,9 @@ class Starts:
             why=f"{ask.wanted.why}; needs {ask.wanted.now}, has {ask.wanted.have}: {words(places)} are joined by"
             f" {level.name}{missed}{near}{taking}{after}",
         )
+        if group.gave_up and not any(note.subject == "coloc" for note in self.notes):
+            text = f"places over several nodes were looked for in {MOST_DOMAINS} domains; in others there may be cheaper ones"
+            self.notes.append(Note(subject="coloc", text=text))
         self.actions.append(place)
         self.placed[spec.name] = self.placed.get(spec.name, 0) + 1
         return place
