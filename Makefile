@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-evictions bench bench-forecast bench-slurm bench-lost bench-paper bench-planner bench-optimum bench-pack bench-rivals bench-replay clean
+.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-routers test-evictions bench bench-forecast bench-slurm bench-lost bench-paper bench-planner bench-optimum bench-pack bench-rivals bench-replay clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,6 +46,10 @@ test-fast: setup  ## tests that need neither Slurm nor PostgreSQL
 test-presets: setup  ## presets with their real libraries, evicted and resumed (about 5 minutes; makes .venv-presets)
 	@tools/presets_env.sh
 	@COLOC_TEST_PRESETS=1 $(PYTEST) tests/presets
+
+test-routers: setup  ## lists of endpoints in HAProxy, nginx and Prometheus (installs them, as root; half a minute)
+	@tools/setup.sh routers
+	@COLOC_TEST_ROUTERS=1 $(PYTEST) tests/act/test_routers.py
 
 test-evictions: setup  ## 200 evictions on a live Slurm, with kill -9 of colocd and jobs that misbehave
 	@COLOC_TEST_EVICTIONS=1 $(PYTEST) -m evictions

@@ -23,6 +23,7 @@ ASKED_FOR = {
     "matrix": ("COLOC_TEST_MATRIX", "make test-crash"),
     "releases": ("COLOC_TEST_RELEASES", "make test-slurm"),
     "presets": ("COLOC_TEST_PRESETS", "make test-presets"),
+    "routers": ("COLOC_TEST_ROUTERS", "make test-routers"),
     "evictions": ("COLOC_TEST_EVICTIONS", "make test-evictions"),
 }
 """Marks of tests that are left out unless this variable is 1: with what runs them."""

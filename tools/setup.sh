@@ -4,6 +4,7 @@
 #   tools/setup.sh packages   install the missing Debian packages (root), or say which command does it (others)
 #   tools/setup.sh venv       make .venv and install coloc with its tools into it
 #   tools/setup.sh            both
+#   tools/setup.sh routers    install HAProxy, nginx and Prometheus for `make test-routers`
 #
 # Only missing things are installed, and no service is started: tests and demo run daemons of their own.
 set -euo pipefail
@@ -46,6 +47,12 @@ missing_packages() {   # one a line; python3-venv stands for any Python that wil
     find_python >/dev/null || echo python3-venv
 }
 
+missing_routers() {   # for `make test-routers` only
+    type -P haproxy >/dev/null || echo haproxy
+    type -P nginx >/dev/null || echo nginx-light
+    type -P promtool >/dev/null || echo prometheus
+}
+
 apt() {   # quiet when it works; the end of what it printed when it fails
     local output
     output=$(DEBIAN_FRONTEND=noninteractive apt-get -qq -o=Dpkg::Use-Pty=0 "$@" </dev/null 2>&1) && return 0
@@ -78,14 +85,14 @@ install() {
 
 packages() {
     local missing package version
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <("$1")
     ((${#missing[@]})) || return 0
     type -P apt-get >/dev/null ||
         fail "missing here: ${missing[*]} (Debian's names), and there is no apt-get to install them" \
             "install Slurm, munge, PostgreSQL, systemd, git, a C compiler and Python 3.11 or later, then run this again"
     if ((EUID)); then
         fail "Debian packages are missing: ${missing[*]}" \
-            "run this first, once, then the same make command again:  sudo tools/setup.sh packages"
+            "run this first, once, then the same make command again:  sudo tools/setup.sh $2"
     fi
     say "installing ${missing[*]}"
     for package in "${missing[@]}"; do
@@ -98,7 +105,7 @@ packages() {
             known "python$version-venv" && install "python$version" "python$version-venv" && break
         done
     fi
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <("$1")
     ((${#missing[@]} == 0)) || fail "still missing after the installation: ${missing[*]}"
 }
 
@@ -132,8 +139,9 @@ make_venv() {
 }
 
 case ${1:-all} in
-    packages) packages ;;
+    packages) packages missing_packages packages ;;
+    routers) packages missing_routers routers ;;
     venv) make_venv ;;
-    all) packages && make_venv ;;
-    *) fail "usage: tools/setup.sh [packages|venv]" ;;
+    all) packages missing_packages packages && make_venv ;;
+    *) fail "usage: tools/setup.sh [packages|venv|routers]" ;;
 esac

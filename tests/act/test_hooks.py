@@ -2,7 +2,11 @@
 
 import json
 import os
+import re
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -62,6 +66,48 @@ def test_what_goes_wrong_is_told(tmp_path: Path) -> None:
     assert "drain call failed" in (outcome(Hooks(folder), service(drain=Draining(url="http://127.0.0.1:9/x"))) or "")
 
 
+def test_a_call_is_told_who_drains(tmp_path: Path) -> None:
+    """POST with the replica's place; its URL may name the replica; a refusal is told, and a program runs nevertheless."""
+    with router() as (url, heard, codes):
+        codes += [200, 204, 302, 500]
+        there = service(drain=Draining(url=f"{url}/drain/{{slot}}?to={{address}}:{{port}}", timeout=5.0))
+        assert outcome(Hooks(None), there) is None
+        assert heard == [("/drain/3?to=10.0.0.1:8003", {"service": "chat", "slot": 3, "node": "n1"})]
+        assert outcome(Hooks(None), there) is None, "204 is a success, too"
+        assert "answered 302" in (outcome(Hooks(None), there) or ""), "redirects are not followed"
+        program(tmp_path / "hooks", f"touch {tmp_path}/called")
+        both = service(drain=Draining(url=f"{url}/x", hook="tell", timeout=5.0))
+        assert outcome(Hooks(tmp_path / "hooks"), both) == "the drain call was answered 500"
+        assert (tmp_path / "called").exists()
+
+
+@contextmanager
+def router() -> Iterator[tuple[str, list[tuple[str, object]], list[int]]]:
+    """A router that takes POSTs: its URL, what it heard, and the codes it answers with, one after the other."""
+    heard: list[tuple[str, object]] = []
+    codes: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(codes.pop(0))
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", heard, codes
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 def test_only_files_that_nobody_else_can_change_are_run(tmp_path: Path) -> None:
     path = program(tmp_path / "hooks", "exit 0")
     assert unsafe(path) is None
@@ -100,6 +146,17 @@ def test_lists_of_endpoints(tmp_path: Path) -> None:
         "chat.file_sd.json", "chat.haproxy.cfg", "chat.nginx.conf", "mine.txt",
     }  # fmt: skip
     listed = json.loads((tmp_path / "chat.file_sd.json").read_text())
+    for group in listed:  # what Prometheus takes: a list of targets, and labels that are texts
+        assert set(group) == {"targets", "labels"}
+        assert all(isinstance(t, str) and "/" not in t for t in group["targets"])
+        assert all(re.fullmatch(r"[a-zA-Z_]\w*", k) and isinstance(v, str) for k, v in group["labels"].items())
+    host, name = r"(\[[0-9a-f:]+\]|[\w.-]+):\d+", r"coloc-[\w.-]+"
+    server = rf"    server slot\d+ {host} check\n"
+    assert re.fullmatch(
+        rf"backend {name}\n    balance leastconn\n({server})+", (tmp_path / "chat.haproxy.cfg").read_text()
+    )
+    block = rf"upstream {name} {{\n    least_conn;\n(    server {host}( down)?;\n)+}}\n"
+    assert re.fullmatch(block, (tmp_path / "chat.nginx.conf").read_text())
     assert [group["labels"]["slot"] for group in listed] == ["0", "3"]
     before = (tmp_path / "chat.nginx.conf").stat().st_ino
     assert files.write({"chat": found}) is None

@@ -60,6 +60,16 @@ def test_admin_socket_reads_too(server: ApiServer, api_config: ApiConfig) -> Non
         assert client.get("/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
 
 
+def test_routers_read_endpoints_on_the_public_socket(server: ApiServer, api_config: ApiConfig) -> None:
+    with http(api_config.socket) as client:
+        answer = client.get("/v1/services/chat/endpoints")
+        nobody = client.get("/v1/services/nobody/endpoints")
+    (one,) = answer.json()["endpoints"]
+    assert set(one) == {"slot", "address", "port", "node", "job", "target"}
+    assert (answer.json()["service"], one["target"]) == ("chat", "10.0.0.1:8000")
+    assert (nobody.status_code, facts(nobody)["exit_code"]) == (404, 66)
+
+
 def test_modes_and_group(backend: FakeBackend, tmp_path: Path) -> None:
     group = grp.getgrgid(os.getgid()).gr_name
     config = ApiConfig(socket=str(tmp_path / "c"), admin_socket=str(tmp_path / "a"), group=group)

@@ -3,7 +3,9 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+import httpx
 import pytest
 from tests.helpers.live import LiveSite
 from tests.helpers.live_small import small_cluster
@@ -68,6 +70,17 @@ class Stack:
         )
 
 
+def endpoints(site: LiveSite) -> list[dict[str, Any]]:
+    """What a router is answered on the public socket."""
+    transport = httpx.HTTPTransport(uds=f"{site.base}/c.sock")
+    with httpx.Client(transport=transport, base_url="http://coloc", timeout=20, trust_env=False) as client:
+        answer = client.get("/v1/services/chat/endpoints").json()
+    assert answer["service"] == "chat"
+    found: list[dict[str, Any]] = answer["endpoints"]
+    assert all(e["target"] == f"{e['address']}:{site.port + e['slot']}" for e in found)
+    return found
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[PrivateCluster]:
     with small_cluster() as up:
@@ -75,11 +88,14 @@ def cluster() -> Iterator[PrivateCluster]:
 
 
 def test_no_valley_opens(site: LiveSite) -> None:
-    """Three replicas and one batch job fill two nodes; a second batch job waits for a valley that never comes."""
+    """Three replicas and one batch job fill two nodes; a second batch job waits for a valley that no lie opens.
+
+    Then an honest evening: who drains is on no list any more, and ends with its last request, long before its grace is over.
+    """
     stack = Stack()
     try:
         url = f"http://127.0.0.1:{stack.port}/metrics?slot={{slot}}"
-        site.service |= {"min_replicas": 3, "max_replicas": 4}
+        site.service |= {"min_replicas": 3, "max_replicas": 4, "drain_grace": 600.0}
         site.write_service(load_url=url)
         site.begin()
         site.until(lambda: site.ready() == 3, "three ready replicas")
@@ -106,8 +122,15 @@ def test_no_valley_opens(site: LiveSite) -> None:
             site.until(lambda: site.status()["services"][0]["load"] == 24.0, f"an honest reading after: {lie}")
         assert not site.decisions("drain")
         assert site.states([first]) == {JobState.RUNNING}, "nobody was evicted for a lie, either"
+        assert len(endpoints(site)) == 3
         stack.running = 1.0
-        site.until(lambda: site.states([waiting]) == {JobState.RUNNING}, "the valley of an honest evening")
-        assert len(site.replicas()) < 3
+        site.until(lambda: len(endpoints(site)) == 1, "an honest evening: routers are told of one replica only")
+        cycles = colocd.said("WATCHDOG=1")
+        site.until(lambda: colocd.said("WATCHDOG=1") > cycles + 2, "some cycles")
+        assert len(site.replicas()) == 3, "the others still have a request each, and their grace is long"
+        assert site.states([waiting]) == {JobState.PENDING}
+        stack.running = 0.0
+        site.until(lambda: site.states([waiting]) == {JobState.RUNNING}, "the valley after their last request")
+        site.until(lambda: [job.ref for job in site.replicas()] == [e["job"] for e in endpoints(site)], "their end")
     finally:
         stack.close()
