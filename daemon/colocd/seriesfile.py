@@ -17,6 +17,11 @@ from colocd.errors import BadFile
 
 MAX_BINS = 1_000_000
 """Bins of the largest grid that is made: ten minutes for 19 years."""
+MAX_LOAD = 1e100
+"""Larger values are taken for garbage: squares of loads must be numbers."""
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_FORMATS = ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y", "%Y/%m/%d")
+"""Times that are not ISO 8601 and yet clear; 03/04/2026 is not."""
 _EMPTY = {"", "nan", "na", "n/a", "null", "none", "-", "+inf", "inf", "-inf"}
 _TIME_NAMES = re.compile(
     r"(?i)^(t|ts|time|timestamp|datetime|date|epoch|minutes?|(t|ts|time|timestamp|epoch)_(s|sec|ms|utc|local|unix))$"
@@ -40,26 +45,33 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 def read_series(path: Path, column: str, time: str | None, step: float, zone: str | None = None) -> Series:
     """Read column `column`; `time` None: a column that is named like a time and is one, else each row is one step.
 
-    Times are ISO 8601 (with a zone, or in `zone`; UTC if None), or numbers: Unix seconds or milliseconds by their size, seconds
-    from some start, or 0, 1, 2, … for steps. Rows may come in any order; several in one bin are averaged. Values that are no
-    number, infinite or negative are holes. Raises `BadFile` when the file or a column cannot be read.
+    Times are ISO 8601 or day.month.year (with a zone, or in `zone`; UTC if None), or numbers: Unix seconds or milliseconds by
+    their size, seconds from some start, or 0, 1, 2, … for steps. Rows may come in any order; several in one bin are averaged.
+    Values that are no number, infinite or negative are holes. Raises `BadFile` when the file or a column cannot be read.
     """
-    names, rows = _rows(path)
+    names, rows, comma = _rows(path)
     if column not in names:
         raise BadFile(f"{path} has no column {column!r}", f"name one of: {', '.join(names[:20])}")
     if time is not None and time not in names:
         raise BadFile(f"{path} has no column {time!r} for --time", f"name one of: {', '.join(names[:20])}")
     notes: list[str] = []
-    raw = [_number(row, names.index(column)) for row in rows]
-    values = np.array([math.nan if v is None else v for v in raw])
+    if names.count(column) > 1:
+        notes.append(f"{names.count(column)} columns are named {column!r}: the first is read")
+    values = np.array([_load(row, names.index(column), comma) for row in rows])
     if np.isnan(values).all():
         raise BadFile(f"column {column!r} of {path} holds no numbers", "name a column of numbers with --column")
     negative = int((values < 0).sum())
     if negative:
         values = np.where(values < 0, np.nan, values)
         notes.append(f"{negative} negative values are read as holes")
+    huge = int((values > MAX_LOAD).sum())
+    if huge:
+        values = np.where(values > MAX_LOAD, np.nan, values)
+        notes.append(f"{huge} values above {MAX_LOAD:g} are read as holes")
     times, used = _times(path, names, rows, time, step, zone, column)
     if times is None:
+        if used is not None:
+            notes.append(f"column {used!r} holds no times that can be read: each row is one step")
         return Series(values=values, start=0.0, step=step, time=None, notes=tuple(notes))
     bad = int(np.isnan(times).sum())
     if bad:
@@ -71,7 +83,8 @@ def read_series(path: Path, column: str, time: str | None, step: float, zone: st
     return Series(values=grid, start=start, step=step, time=used, notes=tuple(notes))
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+def _rows(path: Path) -> tuple[list[str], list[list[str]], bool]:
+    """Names of the columns, the rows, and whether a comma is a decimal one (fields are parted by something else)."""
     try:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
@@ -97,7 +110,18 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     rows = [row for row in read[1:] if any(cell.strip() for cell in row)]
     if not rows:
         raise BadFile(f"{path} has a header and no rows", "name a file with a load history")
-    return [name.strip() for name in read[0]], rows
+    return [name.strip() for name in read[0]], rows, delimiter != ","
+
+
+def _load(row: Sequence[str], place: int, comma: bool) -> float:
+    """A load as people write it: `1234.5`, `1,234.5`, `1234,5` where a comma does not part fields, `60 %`; nan: no number."""
+    text = row[place].strip().removesuffix("%").rstrip() if place < len(row) else ""
+    if comma and text.count(",") == 1 and "." not in text:
+        text = text.replace(",", ".")
+    elif _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
+    value = _number([text], 0)
+    return math.nan if value is None else value
 
 
 def _number(row: Sequence[str], place: int) -> float | None:
@@ -114,7 +138,8 @@ def _number(row: Sequence[str], place: int) -> float | None:
 def _times(
     path: Path, names: list[str], rows: list[list[str]], asked: str | None, step: float, zone: str | None, column: str
 ) -> tuple[Floats | None, str | None]:
-    """Unix times of the rows (nan: unreadable) and the column used; (None, None): each row is one step."""
+    """Unix times of the rows (nan: unreadable) and the column used; no times: each row is one step, and the column is the one
+    that is named like a time and cannot be read, if any."""
     found = [asked] if asked is not None else [n for n in names if _TIME_NAMES.match(n) and n != column]
     for name in found:
         place = names.index(name)
@@ -130,9 +155,9 @@ def _times(
         if asked is not None:
             raise BadFile(
                 f"column {asked!r} of {path} holds no times",
-                "times are ISO 8601, Unix seconds or milliseconds, or 0, 1, 2, …",
+                "times are ISO 8601, day.month.year hour:minute, Unix seconds or milliseconds, or 0, 1, 2, …",
             )
-    return None, None
+    return None, found[0] if found else None
 
 
 def _scaled(numbers: Floats, name: str, step: float) -> Floats:
@@ -156,10 +181,23 @@ def _iso(zone: str | None) -> Callable[[str], float]:
         try:
             at = datetime.fromisoformat(text.replace(" UTC", "+00:00"))
         except ValueError:
+            known = [found for form in _FORMATS if (found := _formed(text, form)) is not None]
+            if not known:
+                return math.nan
+            at = known[0]
+        try:
+            return (at if at.tzinfo is not None else at.replace(tzinfo=local)).timestamp()
+        except (OverflowError, ValueError):  # the year 1 east of Greenwich
             return math.nan
-        return (at if at.tzinfo is not None else at.replace(tzinfo=local)).timestamp()
 
     return read
+
+
+def _formed(text: str, form: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, form)
+    except ValueError:
+        return None
 
 
 def _grid(path: Path, times: Floats, values: Floats, step: float) -> tuple[Floats, float]:

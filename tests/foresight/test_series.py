@@ -47,6 +47,23 @@ def test_a_time_column_is_found_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "values", "note"),
+    [
+        ("time;load\n01.03.2026 00:10;1,5\n01.03.2026 00:20;2,5\n", [1.5, 2.5], None),
+        ("time\tload\n2026/03/01 00:10\t1.5\n2026/03/01 00:20\t1,25\n", [1.5, 1.25], None),
+        ('time,load\n2026-03-01 00:10,"1,234.5"\n2026-03-01T00:20:00.1234567Z,60 %\n', [1234.5, 60.0], None),
+        ("time,load\n03/04/2026 00:10,1\n03/04/2026 00:20,2\n", [1.0, 2.0], "no times that can be read"),
+        ("t_s,load\n600,1\n1200,1e200\n1800,3\n", [1.0, np.nan, 3.0], "values above"),
+        ("t_s,load,load\n600,1,9\n1200,2,9\n", [1.0, 2.0], "the first is read"),
+    ],
+)
+def test_loads_and_times_as_people_write_them(tmp_path: Path, text: str, values: list[float], note: str | None) -> None:
+    series = read_series(file(tmp_path, text), "load", None, 600)
+    assert np.array_equal(series.values, values, equal_nan=True)
+    assert [note in said for said in series.notes] == [True] if note is not None else series.notes == ()
+
+
+@pytest.mark.parametrize(
     "text", ["", "a,load\n", "a,b\n1,2\n", "time,load\n1,x\n2,y\n", "t,load\n0,1\n1e15,2\n9e15,3\n", "\x00\x01"]
 )
 def test_bad_files_are_a_sentence(tmp_path: Path, text: str) -> None:
