@@ -120,7 +120,7 @@ class Observer:
         specs, rows, problems = self._specs()
         gpus = self._board.look(config, cluster.nodes, cluster.jobs)
         problems += gpus.problems
-        findings = self._site.look(cluster, config)
+        findings, config = self._site.look(cluster, config), self._site.weigh(config)
         problems += cluster.notes + loaded.problems + tuple(f.text for f in findings if f.weight is Weight.ERROR)
         replicas = _replicas(self._store.replicas(), handovers)
         addresses = {n.name: n.address for n in cluster.nodes}

@@ -53,6 +53,7 @@ POLICY_RULES: dict[str, Rule] = {
     "policy.eviction_target": Rule(above=0.0, high=1.0),
     "policy.quota_min": Rule(above=0.0, high=1.0),
     "policy.quota_period": duration(),
+    "policy.weights": Rule(),
     "policy.shares": Rule(check=_distinct("user")),
     "policy.shares[].user": Rule(check=one_line),
     "policy.shares[].weight": Rule(low=0.01, high=100.0),

@@ -9,6 +9,7 @@ import msgspec
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.delays import Delays, delays_of
+from colocd.core.policy import Share
 from colocd.core.view import Node
 from colocd.errors import SlurmRefused, SlurmUnreachable
 from colocd.slurm.port import Cluster, Partition, Site, SlurmPort
@@ -41,7 +42,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 def examine(site: Site, cluster: Cluster, config: Config) -> tuple[Finding, ...]:
     """All findings, errors first, in a fixed order."""
     found = [*_rights(site), *_slurm(site), *_partitions(site, cluster, config), *_preemption(site, cluster, config)]
-    found += [*_submitting(site, cluster, config), *_nodes(cluster.nodes, config)]
+    found += [*_weights(site, config), *_submitting(site, cluster, config), *_nodes(cluster.nodes, config)]
     return tuple(sorted(found, key=lambda f: f.weight is not Weight.ERROR))
 
 
@@ -80,6 +81,16 @@ class SiteWatch:
                     raise
         return examine(self._site[0], cluster, config)
 
+    def weigh(self, config: Config) -> Config:
+        """The configuration with the users' weights by Slurm's fair-share, if they are to be taken from there and are known."""
+        policy = config.policy
+        told = self._site[0].shares if policy.weights == "slurm" and self._site is not None else None
+        if not told:
+            return config
+        listed = {share.user for share in policy.shares}
+        more = tuple(Share(user=user, weight=round(w, 4)) for user, w in sorted(told.items()) if user not in listed)
+        return msgspec.structs.replace(config, policy=msgspec.structs.replace(policy, shares=policy.shares + more))
+
 
 def _error(text: str, hint: str) -> Finding:
     return Finding(weight=Weight.ERROR, text=text, hint=hint)
@@ -87,6 +98,16 @@ def _error(text: str, hint: str) -> Finding:
 
 def _warning(text: str, hint: str) -> Finding:
     return Finding(weight=Weight.WARNING, text=text, hint=hint)
+
+
+def _weights(site: Site, config: Config) -> Iterator[Finding]:
+    if config.policy.weights == "slurm" and not site.shares:
+        db = "slurmdbd" in site.settings.get("AccountingStorageType", "")
+        why = "`sshare -a` told none" if db else "AccountingStorageType is not slurmdbd"
+        yield _warning(
+            f"policy.weights is slurm, but Slurm's shares are unknown ({why}): users who are not listed have weight 1",
+            "mend that, or set policy.weights to equal",
+        )
 
 
 def _rights(site: Site) -> Iterator[Finding]:

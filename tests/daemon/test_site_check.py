@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -10,6 +10,7 @@ from tests.helpers.daemon_rig import DaemonRig
 
 from coloc_topology.shape import quads
 from colocd.config import Config
+from colocd.core.policy import Policy, Share
 from colocd.core.view import Job, JobState, Node
 from colocd.errors import SlurmUnreachable
 from colocd.sim.clock import VirtualClock
@@ -37,13 +38,14 @@ class Case:
     batch: dict[str, Any] = field(default_factory=dict)
     online: dict[str, Any] = field(default_factory=dict)
     node: dict[str, Any] = field(default_factory=dict)
+    weights: Literal["equal", "slurm"] = "equal"
 
     def findings(self) -> list[tuple[str, str]]:
         site = Site(settings={**PLAIN, **self.settings}, **{"user": "root", **self.site})
         parts = (msgspec.structs.replace(BATCH, **self.batch), msgspec.structs.replace(ONLINE, **self.online))
         nodes = (msgspec.structs.replace(NODE, **self.node),)
         cluster = Cluster(version="22.05.8", nodes=nodes, jobs=(), partitions=parts, reservations=())
-        return [(f.weight.value, f.text) for f in examine(site, cluster, Config())]
+        return [(f.weight.value, f.text) for f in examine(site, cluster, Config(policy=Policy(weights=self.weights)))]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,7 @@ class Case:
     [
         Case(),
         Case(settings={"PrivateData": "jobs,nodes"}),  # root sees all the same
+        Case(weights="slurm", site={"shares": {"ann": 2.0}}),
         Case(settings={"PreemptType": "preempt/partition_prio"}),  # the batch partition has it off
         Case(settings={"PreemptType": "preempt/partition_prio"}, batch={"preempt": "REQUEUE"}, online={"tier": 1}),
         Case(settings={"KillWait": "30 sec", "GresTypes": "gpu,nic", "MaxJobCount": "10000"}),
@@ -97,6 +100,12 @@ def test_nothing_is_found_where_nothing_is_wrong(case: Case) -> None:
         ("warning", "JobRequeue=0", Case(settings={"JobRequeue": "0"})),
         ("error", "has GPUs", Case(node={"gpus": 0, "types": ()})),
         ("warning", "MIG instances", Case(node={"types": ("a100_1g.5gb", "a100_1g.5gb")})),
+        ("warning", "AccountingStorageType is not slurmdbd", Case(weights="slurm")),
+        (
+            "warning",
+            "`sshare -a` told none",
+            Case(weights="slurm", settings={"AccountingStorageType": "accounting_storage/slurmdbd"}),
+        ),
         ("warning", "cannot be read (1 nodes)", Case(node={"used": None})),
     ],
 )
@@ -168,3 +177,22 @@ def test_a_federation_pauses_colocd_and_a_warning_is_written_once(tmp_path: Path
         assert len(rig.jobs("coloc-chat")) == 1
     finally:
         rig.close()
+
+
+def test_weights_come_from_slurm_where_that_is_asked_for_and_known() -> None:
+    clock = VirtualClock(0.0)
+    slurm = VirtualSlurm(clock, {"n1": quads()})
+    watch, asked = (
+        SiteWatch(slurm, clock),
+        Config(policy=Policy(weights="slurm", shares=(Share(user="bob", weight=3.0),))),
+    )
+    assert watch.weigh(asked) is asked
+    slurm.setup = msgspec.structs.replace(slurm.setup, shares={"ann": 0.5, "bob": 9.0, "cid": 1.5})
+    watch.look(slurm.read(), asked)
+    given = {share.user: share.weight for share in watch.weigh(asked).policy.shares}
+    assert given == {"bob": 3.0, "ann": 0.5, "cid": 1.5}
+    assert watch.weigh(Config()).policy.shares == ()
+    slurm.setup = msgspec.structs.replace(slurm.setup, shares=None)
+    clock.sleep(KEPT + 1)
+    watch.look(slurm.read(), asked)
+    assert watch.weigh(asked) is asked

@@ -225,3 +225,16 @@ def test_a_limit_of_the_service_owner_is_told_and_nothing_is_lost(accounted: Pri
         accounted.run(*limit, "MaxSubmitJobs=-1")
         site.until(lambda: site.ready() == 1, "the replica, now that it may")
         assert site.leftovers() == []
+
+
+def test_slurms_shares_are_the_weights(accounted: PrivateCluster, slurm: CliSlurm) -> None:
+    accounted.run("sacctmgr", "-i", "modify", "user", OWNER, "account=science", "set", "fairshare=3")
+    end = SystemClock().monotonic() + 30
+    while True:  # slurmdbd tells slurmctld a little later
+        told = slurm.site().shares
+        assert told is not None
+        if told[OWNER] > told[OPERATOR] * 2:
+            break
+        assert SystemClock().monotonic() < end, told
+        SystemClock().sleep(0.2)
+    assert told == pytest.approx({OPERATOR: 0.5, OWNER: 1.5})

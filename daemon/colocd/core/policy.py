@@ -1,5 +1,7 @@
 """The site's rules that the planner obeys; part of every view, so a plan can be reproduced from one file."""
 
+from typing import Literal
+
 import msgspec
 
 
@@ -9,7 +11,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     """The user's login name."""
     weight: float = 1.0
-    """Twice the weight: the same queue passes twice as fast. Users who are not listed have 1."""
+    """Twice the weight: the same queue passes twice as fast. Who is not listed has 1, or what `policy.weights` says."""
 
 
 class JobClass(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +96,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """The quota of the batch jobs never falls below this share of the GPUs that services leave."""
     quota_period: float = 600.0
     """The quota changes at most this often."""
+    weights: Literal["equal", "slurm"] = "equal"
+    """Weight of users who are not in `[[policy.shares]]`: the same for all, or by the shares of Slurm's fair-share."""
     shares: tuple[Share, ...] = ()
     """See `[[policy.shares]]` below."""
     classes: tuple[JobClass, ...] = ()

@@ -41,8 +41,8 @@ class FairClock(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def floor(self) -> float:
-        """The start of a user who comes now, and the least tag of a job that does."""
-        return self.virtual - CREDIT * self.gpus
+        """The start of a user who comes now, and the least tag of such a job; nothing was saved up before the clock began."""
+        return max(0.0, self.virtual - CREDIT * self.gpus)
 
 
 def weight_of(user: str, policy: Policy) -> float:

@@ -36,6 +36,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     """The user that coloc's calls are made as."""
     privileged: bool | None = True
     """Whether that user may change everybody's jobs and make reservations; None: could not be read."""
+    shares: Mapping[str, float] | None = None
+    """Weights of the users by Slurm's fair-share, 1 on average; None: without slurmdbd, or not told."""
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import re
 
 from colocd.errors import SlurmRefused, SlurmUnreachable
 from colocd.slurm.port import Site
+from colocd.slurm.shares import read_shares
 from colocd.slurm.shell import Shell
 
 _SETTING = re.compile(r"^(\S+)\s*=\s*(.*?)\s*$", re.MULTILINE)
@@ -31,7 +32,14 @@ def read_site(shell: Shell) -> Site:
         member = federation(shell.ask("scontrol", "show", "federation"))
     except SlurmRefused:
         member = None  # a release that no longer knows the word has none
-    return Site(settings=known, federation=member, user=_me(), privileged=_privileged(shell, known))
+    accounts = "slurmdbd" in known.get("AccountingStorageType", "")
+    return Site(
+        settings=known,
+        federation=member,
+        user=_me(),
+        privileged=_privileged(shell, known),
+        shares=read_shares(shell) if accounts else None,
+    )
 
 
 def _me() -> str:
