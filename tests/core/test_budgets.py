@@ -1,10 +1,12 @@
 """Budgets of evictions, classes of victims, the operator's override; admission, quota and reservation."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.helpers.views import AT, batch, service, view
 
+from colocd.core import admission
 from colocd.core.actions import Hold, Place, Release
 from colocd.core.admission import useful_time
 from colocd.core.plan import explain, plan
@@ -121,6 +123,16 @@ def test_a_large_job_gets_a_reservation_and_only_short_jobs_pass_it() -> None:
     assert "reserved for job 10" in notes["job:11"]
     never = msgspec.structs.replace(v, policy=Policy(reserve_within=0.0))
     assert {a.job for a in plan(never).actions if isinstance(a, Release)} == {"11", "12"}
+
+
+def test_a_reservation_is_on_the_nodes_that_lack_the_fewest_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a large cluster not every node is looked at; then it is those that lack the fewest GPUs."""
+    running = [
+        batch(n, {f"n{n}": 0xFF >> (4 if n == 3 else 0)}, time_limit=1800.0, started=AT - 600) for n in (1, 2, 3)
+    ]
+    monkeypatch.setattr(admission, "MOST_NODES", 1)
+    notes = {n.subject: n.text for n in plan(view(*running, batch(10, gpus_requested=8), nodes=3)).notes}
+    assert "reserved for it: n3" in notes["job:10"]
 
 
 def test_no_reservation_for_what_can_never_start() -> None:

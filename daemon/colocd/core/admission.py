@@ -7,8 +7,10 @@ from colocd.core.pack import Pack, per_node
 from colocd.core.policy import Policy
 from colocd.core.runtimes import remaining
 from colocd.core.victims import cpus_per_node
-from colocd.core.view import Job, JobFacts, JobState, View
+from colocd.core.view import Job, JobFacts, View
 
+MOST_NODES = 1024
+"""Nodes looked at for a reservation."""
 LATE = 0.9
 """Quantile of its run time at which a job counts as ended when others rely on it."""
 
@@ -36,7 +38,7 @@ class Reserved:
     """
 
     def __init__(self, job: Job, at: float, rows: tuple[int, ...], held: Ints) -> None:
-        self.job, self.at, self.rows, self.held = job, at, rows, held
+        self.job, self.at, self.rows, self.held, self.some = job, at, rows, held, bool(held.any())
 
     def allows(self, job: Job, facts: JobFacts, view: View) -> bool:
         """Whether a job will have ended before the reserved GPUs are needed."""
@@ -48,7 +50,7 @@ def reserve_for(job: Job, facts: JobFacts, view: View, pack: Pack, kept: Ints) -
 
     Nodes count that are open, in its partition and, once batch jobs on them have ended, have enough GPUs beyond `kept`. The
     job's nodes are those where that is soonest; ends are run times at their 0.9 quantile. None as well when it takes longer
-    than `reserve_within`.
+    than `reserve_within`. On large clusters only the `MOST_NODES` nodes are looked at that lack the fewest GPUs.
     """
     need, index = per_node(job), pack.index
     asked = () if facts.pinned else job.required_nodes
@@ -56,19 +58,26 @@ def reserve_for(job: Job, facts: JobFacts, view: View, pack: Pack, kept: Ints) -
     if need <= 0 or members is None or view.policy.reserve_within <= 0:
         return None
     spare = pack.gpus - popcount(kept)
+    able = members & pack.land.open & (np.fromiter((n.gpus for n in index.nodes), np.int64, len(index.nodes)) >= need)
+    if asked:
+        able &= np.isin(np.arange(len(able)), [index.row[name] for name in asked if name in index.row])
+    rows = np.flatnonzero(able)
+    rows = rows[np.lexsort((index.name_rank[rows], np.maximum(0, need - spare[rows])))][:MOST_NODES]
     ends: dict[int, list[tuple[float, int, int]]] = {}
-    for other in view.jobs:
-        if other.state is JobState.RUNNING and other.gpus and other.checkpoint is not None:
-            left = remaining(other, view.facts.get(other.ref, JobFacts()), view.runs, view.at, LATE)
-            for name, mask in other.gpus.items():
-                if name in index.row:
-                    ends.setdefault(index.row[name], []).append((left, mask.bit_count(), cpus_per_node(other)))
+    left_of: dict[int, float] = {}
     ready: list[tuple[float, int, int]] = []
-    for row in np.flatnonzero(members & pack.land.open).tolist():
-        node = index.nodes[row]
-        if (asked and node.name not in asked) or node.gpus < need:
-            continue
-        found = _ready(int(spare[row]), int(pack.cpus[row]), sorted(ends.get(row, ())), need, cpus_per_node(job))
+    for row in rows.tolist():
+        mine = ends[row] = []
+        for mask, number in zip(index.holder_mask[row].tolist(), index.holder_job[row].tolist(), strict=True):
+            other = index.jobs[number]
+            if other is None:
+                continue
+            if number not in left_of:
+                past = view.facts.get(other.ref, JobFacts())
+                left_of[number] = remaining(other, past, view.runs, view.at, LATE)
+            mine.append((left_of[number], mask.bit_count(), cpus_per_node(other)))
+        mine.sort()
+        found = _ready(int(spare[row]), int(pack.cpus[row]), mine, need, cpus_per_node(job))
         if found is not None:
             ready.append((found, int(index.name_rank[row]), row))
     ready.sort()

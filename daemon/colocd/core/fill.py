@@ -26,6 +26,8 @@ KEPT_STEP = 60.0
 
 TRIED = 8
 """Jobs that do not fit for which a reservation is looked for, until one is found."""
+MOST_LOOKS = 1000
+"""Times that places are looked for in one plan: each job that starts, and the first of each kind that finds none."""
 _ASIDE = ("Dependency", "BeginTime", "JobArrayTaskLimit")
 """Reasons for which Slurm itself keeps a released job back: it takes no GPUs and is not taken back."""
 
@@ -61,6 +63,7 @@ def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Ac
             filling.notes.append(Note(subject=f"job:{job.ref}", text=text))
             continue
         filling.offer(job)
+    filling.tell()
     return filling.actions, filling.notes
 
 
@@ -75,7 +78,10 @@ class _Filling:
         self._kept: dict[tuple[float, bool], Ints] = {}
         self._reserved: Reserved | None = None
         self._tried = 0
-        self._held = sum(gpu_count(j) for j in ours if j.gpus and j.ref not in ground.gone)
+        self._passed = 0
+        self._kept_gpus: dict[float, int] = {}
+        self._limited = view.quota.share < 1.0
+        self._held = sum(gpu_count(j) for j in ours if j.gpus and j.ref not in ground.gone) if self._limited else 0
         self._blind = [
             s.spec.name
             for s in view.services
@@ -125,6 +131,11 @@ class _Filling:
         if told is not None:
             self.notes.append(Note(subject=f"job:{job.ref}", text=told))
             return
+        if self.pack.looks >= MOST_LOOKS:
+            self._passed += 1
+            text = f"waits: places for {MOST_LOOKS} jobs before it were looked for, as many as one plan does; it keeps its turn"
+            self.notes.append(Note(subject=f"job:{job.ref}", text=text))
+            return
         hosts = self.pack.hosts(job, facts, kept)
         if hosts is None:
             self.notes.append(Note(subject=f"job:{job.ref}", text=self._no_room(job, facts, until)))
@@ -141,6 +152,15 @@ class _Filling:
             )
         )
 
+    def tell(self) -> None:
+        """Say so if not every job was looked at."""
+        if self._passed:
+            text = (
+                f"places were looked for {MOST_LOOKS} times for batch jobs, as often as one plan does; {self._passed} waiting"
+                " jobs were not looked at and keep their turn for the next plan"
+            )
+            self.notes.append(Note(subject="coloc", text=text))
+
     def _not_now(self, job: Job, facts: JobFacts) -> str | None:
         """What keeps a job back whatever is free."""
         if facts.parked is not None:
@@ -156,7 +176,7 @@ class _Filling:
     def _over_quota(self, job: Job, kept: Ints) -> str | None:
         """Why the quota has no room for a job; None: it has. The first job always has, or a large one would never start."""
         quota = self.view.quota
-        if quota.share >= 1.0 or not self._held:
+        if not self._limited or not self._held:
             return None
         left = int(self.pack.gpus.sum()) - int(popcount(kept).sum())
         most = int(quota.share * (self._held + max(0, left)))
@@ -169,9 +189,11 @@ class _Filling:
         blind = ", ".join(self._blind)
         told = f" (load of {blind} is unknown, so nothing of theirs is given away)" if blind else ""
         kept = self.kept(until, reserved=False)
+        if until not in self._kept_gpus:
+            self._kept_gpus[until] = int(popcount(kept).sum())
         text = (
             f"waits: no {per_node(job)} GPUs on {job.nodes_requested} node(s) stay free for the"
-            f" {until:.0f} s it needs to do useful work; {popcount(kept).sum()} free GPUs"
+            f" {until:.0f} s it needs to do useful work; {self._kept_gpus[until]} free GPUs"
             f" are kept for services{told}"
         )
         if self._reserved is None and self._tried < TRIED:
@@ -180,6 +202,6 @@ class _Filling:
             if self._reserved is not None:
                 names = ", ".join(self.pack.index.nodes[row].name for row in self._reserved.rows)
                 return f"{text}; reserved for it: {names}, from about {self._reserved.at - self.view.at:.0f} s from now"
-        elif self._reserved is not None and self._reserved.held.any():
+        elif self._reserved is not None and self._reserved.some:
             text += f"; GPUs are reserved for job {self._reserved.job.ref}"
         return text

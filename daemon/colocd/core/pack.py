@@ -56,6 +56,7 @@ class Kind(NamedTuple):
 class Pack:
     """What is left for batch jobs while one plan is made: arrays over the index's nodes; jobs are struck as they are placed.
 
+    `looks`: how often places were looked for; jobs of a kind that has none are refused without.
     `free`: GPUs as they will be free once Slurm has started what is struck here; a guess where a job sits within its node.
     `placed`: see `kept_back`.
     """
@@ -73,6 +74,8 @@ class Pack:
         self._kept: dict[int, tuple[Ints, Ints]] = {}
         self._ranks: dict[Kind, tuple[Ints, int]] = {}
         self._struck: list[int] = []
+        self.looks = 0
+        self._full: set[tuple[Kind, int]] = set()
 
     def promise(self, job: Job) -> None:
         """Strike what a job will take that was released to its nodes earlier and has not started yet."""
@@ -83,17 +86,24 @@ class Pack:
 
         Several nodes are as near each other as can be: in one NVLink domain, on one leaf, in one block. `kept` must not change.
         """
-        self._kept.setdefault(id(kept), (kept, popcount(kept)))
+        if id(kept) not in self._kept:
+            self._kept[id(kept)] = (kept, popcount(kept))
         view = self.land.view
         kind = Kind(
             per_node(job), cpus_per_node(job), job.partition, dearness(job, facts, view), is_dear(job, facts, view), id(kept)
         )  # fmt: skip
+        if (kind, job.nodes_requested) in self._full:
+            return None  # Nothing is given back while a plan is made.
+        self.looks += 1
         rank = self._ranked(kind)
         if job.required_nodes and not facts.pinned:
             asked = [self.index.row[name] for name in job.required_nodes if name in self.index.row]
             named = np.full_like(rank, NEVER)
             named[asked] = rank[asked]
             rank = named
+        elif np.count_nonzero(rank < NEVER) < max(1, job.nodes_requested):
+            self._full.add((kind, job.nodes_requested))
+            return None
         if job.nodes_requested <= 1:
             best = int(rank.argmin()) if len(rank) else -1
             return (self.index.nodes[best].name,) if best >= 0 and rank[best] < NEVER else None
