@@ -187,6 +187,15 @@ class Ground(NodeKeys):
         twin._masks = np.where(twin._ok[self.index.holder_job], self.index.holder_mask, 0)
         return twin
 
+    def only(self, rows: Iterable[int]) -> "Ground":
+        """A state that starts where this one stands, and in which only the jobs of these rows may be evicted."""
+        twin = self.copy()
+        chosen = np.zeros_like(self._ok)
+        chosen[list(rows)] = True
+        twin._ok, twin._found = self._ok & chosen, {}
+        twin._masks = np.where(twin._ok[self.index.holder_job], self._masks, 0)
+        return twin
+
     def seize(self, i: int, gpus: int, victims: Iterable[Job]) -> None:
         """Give GPUs to one part of a group: the node stays open, and what its victims free is free for the other parts."""
         changed = {i}

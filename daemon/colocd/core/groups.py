@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from colocd.core.arrays import Bools
+from colocd.core.arrays import Bools, Ints
 from colocd.core.ground import Ground
 from colocd.core.joint import Spot, pick
 from colocd.core.openings import open_keys
 from colocd.core.places import domain_of
-from colocd.core.search import NEVER
+from colocd.core.search import NEVER, Request
 from colocd.core.service import Closeness, Mode, ServiceSpec
 from colocd.core.view import Node
 from colocd.core.why import reasons
@@ -99,15 +99,25 @@ def choose_group(
     return None, "; ".join(reasons)
 
 
+class _Domain(NamedTuple):
+    """Open nodes of one domain: whether they are too few, what the parts cost if they share nothing, and at least."""
+
+    short: bool
+    guess: int
+    name: str
+    bound: int
+    rows: list[int]
+
+
 def rows_by_domain(
     land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | None, shut: bool = False
 ) -> dict[str, list[int]]:
     """Node rows of each domain in which these parts may sit (`only`: of this one); with `shut` also nodes that are closed now."""
     domains: dict[str, list[int]] = {}
     alone = (len(parts) > 1 or only is not None) and all(part.nodes == 1 for part in parts)
-    for i, node in enumerate(land.index.nodes):
-        name = _domain(node, closeness, alone)
-        if name is not None and (shut or land.open[i]) and only in (None, name):
+    for i in range(len(land.index.nodes)) if shut else np.flatnonzero(land.open).tolist():
+        name = _domain(land.index.nodes[i], closeness, alone)
+        if name is not None and only in (None, name):
             domains.setdefault(name, []).append(i)
     return domains
 
@@ -118,30 +128,50 @@ def _at(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | N
         return None, f"no node of {only} is open"
     if not domains:
         return None, f"no open node is in a known {closeness.value} domain"
-    keys = [open_keys(land, part.spec) for part in parts]
-    ranked = []
-    for name, rows in sorted(domains.items()):
-        # Parts of different services may share a node, the nodes of one part are different ones.
-        sums = [np.sort(k[rows])[: part.nodes] for k, part in zip(keys, parts, strict=True)]
-        enough = all(len(s) == part.nodes for s, part in zip(sums, parts, strict=True))
-        bound = sum(int(k) for s in sums for k in s.tolist())
-        ranked.append((not enough, bound, name))
-    ranked.sort()
+    ranked = _ranked(land, parts, domains)
     best: Group | None = None
-    for short, _, name in ranked[:MOST_DOMAINS]:
-        if short:
+    searched, gave_up = 0, False
+    for domain in ranked:
+        if domain.short or domain.bound >= (NEVER if best is None else best.key):
+            continue
+        if searched >= MOST_DOMAINS:
+            gave_up = True
             break
-        found = _in_domain(land, parts, domains[name])
+        searched += 1
+        found = _in_domain(land, parts, domain.rows, domain.bound)
         if found is not None and (best is None or found[0] < best.key):
-            label = None if closeness is Closeness.ANY else name
+            label = None if closeness is Closeness.ANY else domain.name
             best = Group(found[1], closeness, label, found[0], gave_up=False)
+            trimmed = _trimmed(land, parts, domain, found)
+            best = best._replace(key=trimmed[0], spots=trimmed[1])
     if best is None:
         asked = " and ".join(f"{p.nodes} x {p.spec.gpus_per_replica} GPUs of {p.spec.name}" for p in parts)
-        near = [short_of(land, parts, domains[name], name) for _, _, name in ranked[:FEW]]
+        near = [short_of(land, parts, domains[name], name) for name in (domain.name for domain in ranked[:FEW])]
         return None, f"no {closeness.value} domain of {len(domains)} has room for {asked} ({'; '.join(near)})"
-    # Nothing is cheaper than free GPUs; else a job on several nodes of a domain may make it cheaper than its nodes look.
-    left = best.key > 0 and any(not short for short, _, _ in ranked[MOST_DOMAINS:])
-    return best._replace(gave_up=left), ""
+    return best._replace(gave_up=gave_up), ""
+
+
+def _ranked(land: Ground, parts: Sequence[Part], domains: Mapping[str, list[int]]) -> list[_Domain]:
+    """The domains with enough nodes for all parts, cheapest first.
+
+    A job on several nodes is paid once, so for the bound its cost is split over its nodes; parts may share a node and all victims
+    there, so the bound is that of the dearest part.
+    """
+    keys = [open_keys(land, part.spec) for part in parts]
+    shares = [land.split_keys(Request.of(part.spec), k) for k, part in zip(keys, parts, strict=True)]
+    ranked = []
+    for name, rows in domains.items():
+        # Parts of different services may share a node, the nodes of one part are different ones.
+        guess = sum(_least(k[rows], part.nodes) for k, part in zip(keys, parts, strict=True))
+        bound = max(_least(k[rows], part.nodes) for k, part in zip(shares, parts, strict=True))
+        ranked.append(_Domain(any(len(rows) < part.nodes for part in parts), guess, name, bound, rows))
+    return sorted(ranked)
+
+
+def _least(keys: Ints, many: int) -> int:
+    """Sum of the least keys."""
+    least: list[int] = (np.partition(keys, many - 1)[:many] if many < len(keys) else keys).tolist()
+    return sum(least)
 
 
 def short_of(land: Ground, parts: Sequence[Part], rows: Sequence[int], domain: str) -> str:
@@ -158,9 +188,12 @@ def short_of(land: Ground, parts: Sequence[Part], rows: Sequence[int], domain: s
 
 
 def _in_domain(
-    land: Ground, parts: Sequence[Part], rows: Sequence[int]
+    land: Ground, parts: Sequence[Part], rows: Sequence[int], bound: int
 ) -> tuple[int, tuple[tuple[Spot, ...], ...]] | None:
-    """Key and spots of the best group on these nodes: grown from each of the cheapest nodes, and from each order of the parts."""
+    """Key and spots of the best group on these nodes: grown from each of the cheapest nodes, and from each order of the parts.
+
+    `bound`: no group here costs less.
+    """
     members: Bools = np.zeros(len(land.index.nodes), dtype=np.bool_)
     members[list(rows)] = True
     best: tuple[int, tuple[tuple[Spot, ...], ...]] | None = None
@@ -171,7 +204,35 @@ def _in_domain(
             found = _grow(land, parts, order, members, start)
             if found is not None and (best is None or found[0] < best[0]):
                 best = found
+                if best[0] <= bound:
+                    return best
     return best
+
+
+def _trimmed(
+    land: Ground, parts: Sequence[Part], domain: _Domain, found: tuple[int, tuple[tuple[Spot, ...], ...]]
+) -> tuple[int, tuple[tuple[Spot, ...], ...]]:
+    """The group, or one that needs fewer of its victims: grown node by node, an early one may turn out to be needless."""
+    while found[0] > domain.bound:
+        rows = [land.index.job_row[job.ref] for spots in found[1] for spot in spots for job in spot.victims]
+        if len(rows) < 2:
+            break
+        for row in sorted(rows, key=lambda row: (-int(land.job_keys(np.array([row]))[0]), row)):
+            poorer = land.only([other for other in rows if other != row])
+            fewer = (
+                _in_domain(poorer, parts, domain.rows, domain.bound) if _may_fit(poorer, parts, domain.rows) else None
+            )
+            if fewer is not None and fewer[0] < found[0]:
+                found = fewer
+                break
+        else:
+            break
+    return found
+
+
+def _may_fit(land: Ground, parts: Sequence[Part], rows: Sequence[int]) -> bool:
+    """Whether as many of these nodes as each part needs have room for it."""
+    return all(int((open_keys(land, part.spec)[rows] < NEVER).sum()) >= part.nodes for part in parts)
 
 
 def with_node(

@@ -142,6 +142,19 @@ class NodeKeys:
         assert search is not None, "rows without a topology are left out before"
         return search.bounds(self.free_masks[rows], self._masks[rows], self._costs[rows], depth)
 
+    def split_keys(self, request: Request, keys: Ints) -> Ints:
+        """These keys, with the cost of each job on several nodes split evenly over them: no node is worth less to a group."""
+        held = self._masks != 0
+        spans = np.maximum(1, np.bincount(self.index.holder_job[held], minlength=len(self.index.jobs)))
+        rows = np.flatnonzero((held & (spans[self.index.holder_job] > 1)).any(axis=1) & (keys < NEVER))
+        if not len(rows):
+            return keys
+        out = keys.copy()
+        for search, some in self.by_shape(request, rows):
+            costs = self._costs[some] // spans[self.index.holder_job[some]]
+            out[some] = search.least(self.free_masks[some], self._masks[some], costs)
+        return out
+
     def floors(self, request: Request, rows: Ints, depth: int) -> Ints:
         """Bounds from below of `bounds`, found quicker: the cheapest job, the cheapest price of missing GPUs."""
         least, unit = (price[rows] for price in self._prices)
