@@ -18,24 +18,30 @@ MILLI = 1000
 
 
 class Answer(NamedTuple):
-    """Least cost in GPU-seconds, and the seconds CP-SAT took to prove it once the model was built."""
+    """Least cost in GPU-seconds, and the seconds CP-SAT took to prove it once the model was built.
 
-    cost: float
+    `cost` None: not proven within the limit, so `solving` says only how long it took at least.
+    """
+
+    cost: float | None
     solving: float
 
 
 def optimum(land: Ground, specs: list[tuple[ServiceSpec, int]], executable: bool, seconds: float) -> Answer | None:
-    """The cheapest way to place all; None: it cannot be done. Raises `TimeoutError` when not proven in time."""
+    """The cheapest way to place all; None: it cannot be done."""
     model = cp_model.CpModel()
-    view, victims = land.view, land.victims
+    view, victims, free_by_name, costs = land.view, land.victims, land.free, land.costs
+    held: dict[str, dict[str, int]] = {}
+    for ref, job in victims.items():
+        for name, mask in (job.gpus or {}).items():
+            held.setdefault(name, {})[ref] = mask
     evicted = {ref: model.new_bool_var(f"v{ref}") for ref in victims}
     payers: dict[str, list[cp_model.IntVar]] = {ref: [] for ref in victims}
     on_gpu: dict[tuple[str, int], list[cp_model.IntVar]] = {}
     served: list[list[cp_model.IntVar]] = [[] for _ in specs]
     for node in view.nodes:
         table = fit_table(view.shapes[node.shape or ""])
-        free = land.free[node.name]
-        holders = {ref: job.gpus[node.name] for ref, job in victims.items() if job.gpus and node.name in job.gpus}
+        free, holders = free_by_name[node.name], held.get(node.name, {})
         reach = free
         for mask in holders.values():
             reach |= mask
@@ -68,13 +74,51 @@ def optimum(land: Ground, specs: list[tuple[ServiceSpec, int]], executable: bool
         model.add(sum(group) <= 1)
     for found, (_, many) in zip(served, specs, strict=True):
         model.add(sum(found) == many)
-    model.minimize(sum(round(land.costs[ref] * MILLI) * var for ref, var in evicted.items()))
+    model.minimize(sum(round(costs[ref] * MILLI) * var for ref, var in evicted.items()))
+    return _solved(model, seconds)
+
+
+def optimum_group(
+    land: Ground, spec: ServiceSpec, nodes: int, domains: dict[str, str], seconds: float
+) -> Answer | None:
+    """The cheapest way to place one replica on so many nodes of one domain (`domains`: by node); None: it cannot be done."""
+    model = cp_model.CpModel()
+    victims, free_by_name, costs = land.victims, land.free, land.costs
+    evicted = {ref: model.new_bool_var(f"v{ref}") for ref in victims}
+    chosen = {name: model.new_bool_var(f"d{name}") for name in sorted(set(domains.values()))}
+    held: dict[str, dict[str, int]] = {}
+    for ref, job in victims.items():
+        for name, mask in (job.gpus or {}).items():
+            held.setdefault(name, {})[ref] = mask
+    inside: dict[str, list[cp_model.IntVar]] = {name: [] for name in chosen}
+    for node in land.view.nodes:
+        table, free = fit_table(land.view.shapes[node.shape or ""]), free_by_name[node.name]
+        holders = held.get(node.name, {})
+        reach = free
+        for mask in holders.values():
+            reach |= mask
+        here: list[cp_model.IntVar] = []
+        for members in combinations(bits(reach), spec.gpus_per_replica):
+            gpus = mask_of(members)
+            if table.level_of(gpus) >= spec.level:
+                here.append(model.new_bool_var(f"{node.name}-{gpus}"))
+                for ref, mask in holders.items():
+                    if mask & gpus & ~free:
+                        model.add_implication(here[-1], evicted[ref])
+        model.add(sum(here) <= 1)
+        inside[domains[node.name]] += here
+    for name, var in chosen.items():
+        model.add(sum(inside[name]) == nodes * var)
+    model.add(sum(chosen.values()) == 1)
+    model.minimize(sum(round(costs[ref] * MILLI) * var for ref, var in evicted.items()))
+    return _solved(model, seconds)
+
+
+def _solved(model: cp_model.CpModel, seconds: float) -> Answer | None:
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = seconds
     solver.parameters.num_workers = 1
     status = solver.solve(model)
     if status == cp_model.INFEASIBLE:
         return None
-    if status != cp_model.OPTIMAL:
-        raise TimeoutError
-    return Answer(solver.objective_value / MILLI, solver.wall_time)
+    return Answer(solver.objective_value / MILLI if status == cp_model.OPTIMAL else None, solver.wall_time)

@@ -171,10 +171,11 @@ class Sim:
                         victims += len(gone)
                         lost += sum(g[0] for g in gone)
                         taken += sum(g[1] for g in gone)
-                        asked += action.gpus.bit_count() if gone else 0
+                        asked += sum(m.bit_count() for m in action.places.values()) if gone else 0
                 elif isinstance(action, Drain):
                     replica = self.replicas[action.service].pop(action.slot)
-                    self.used[replica.node or ""] &= ~replica.gpus
+                    for name, gpus in replica.places.items():
+                        self.used[name] &= ~gpus
                 elif isinstance(action, Release):
                     self.start(action)
             if counts:
@@ -186,11 +187,12 @@ class Sim:
 
     def place(self, action: Place) -> None:
         """Start a replica on exactly these GPUs."""
-        assert not self.used[action.node] & action.gpus
-        self.used[action.node] |= action.gpus
+        for name, gpus in action.places.items():
+            assert not self.used[name] & gpus
+            self.used[name] |= gpus
         self.replicas[action.service][action.slot] = Replica(
-            service=action.service, slot=action.slot, state=ReplicaState.READY, job=f"r{action.slot}", node=action.node,
-            gpus=action.gpus, level=action.level, load=0.5, since=self.at,
+            service=action.service, slot=action.slot, state=ReplicaState.READY, job=f"r{action.slot}",
+            node=next(iter(action.places)), places=action.places, level=action.level, load=0.5, since=self.at,
         )  # fmt: skip
 
     def start(self, action: Release) -> None:
