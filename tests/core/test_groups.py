@@ -120,8 +120,12 @@ def test_a_search_that_gave_up_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         spec=service(nodes=2, gpus_per_replica=8, link_level="SYS", closeness=Closeness.LEAF, min_replicas=1),
         load=Reading(1.0, AT),
     )
-    jobs = tuple(batch(k, {f"n{k}": 0xFF}, started=AT - 400 * k) for k in range(1, 5))
-    full = located(view(*jobs, nodes=4, services=(wide,)), n1="x", n2="x", n3="y", n4="y")
+    # Two jobs on x cost less than twice the one on both nodes of y, and more than that one.
+    jobs = [batch(k, {f"n{k}": 0xFF}, started=AT - 400 * k) for k in (1, 2)]
+    both = batch(3, {"n3": 0xFF, "n4": 0xFF}, started=AT - 500)
+    full = located(view(*jobs, both, nodes=4, services=(wide,)), n1="x", n2="x", n3="y", n4="y")
+    apart = (batch(k, {f"n{k}": 0xFF}, started=AT - 400 * k) for k in (3, 4))
+    sure = located(view(*jobs, *apart, nodes=4, services=(wide,)), n1="x", n2="x", n3="y", n4="y")
     free = located(view(nodes=4, services=(wide,)), n1="x", n2="x", n3="y", n4="y")
 
     def told(v: View) -> list[str]:
@@ -131,6 +135,7 @@ def test_a_search_that_gave_up_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("colocd.core.groups.MOST_DOMAINS", 1)
     assert "there may be cheaper ones" in told(full)[0]
     assert told(free) == [], "nothing is cheaper than free GPUs"
+    assert told(sure) == [], "nodes that share no job cost what they look like"
 
 
 def places(v: View) -> list[Place]:
