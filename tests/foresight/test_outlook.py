@@ -101,6 +101,20 @@ def test_feeding_in_pieces_ends_at_the_same_bin_and_forecasts_alike() -> None:
     assert peak(a, 0.9, 0, 3600) is not None
 
 
+def test_margins_of_a_history_read_at_once_are_those_of_one_read_as_it_came() -> None:
+    rng = np.random.default_rng(6)
+    samples = history(8, lambda t: tide(t) * float(rng.gamma(4.0, 0.25)))
+    whole, pieces = Outlook(WIDTH, DAY, Calendar()), Outlook(WIDTH, DAY, Calendar())
+    whole.feed(samples, NOW)
+    while pieces.behind:
+        pieces.feed(samples, NOW, 6)
+    a, b = (o.forecast(None, NOW) for o in (whole, pieces))
+    assert a is not None
+    assert b is not None
+    for hours in (1, 3, 8, 12, 18):
+        assert 0.8 < at(a, hours, "0.95") / at(b, hours, "0.95") < 1.25
+
+
 class Fixed:
     """Histories as they are."""
 

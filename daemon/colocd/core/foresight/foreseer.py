@@ -52,7 +52,7 @@ class Foreseer:
         self._scales = Track((h, SCALES))
         self.told = Track((q, h))
         """Quantiles foreseen from each bin [bin, quantile, horizon]."""
-        self._plain = Track((q, h))
+        self._plain, self._width = Track((q, h)), Track((q, h))
         self._each = Track((q, h, SCALES))
         self.usual = np.zeros((3, h))
         """Usual error lately: of what was told, of the mixture, of persistence."""
@@ -91,6 +91,7 @@ class Foreseer:
             self._mixed,
             self._scales,
             self._plain,
+            self._width,
             self._each,
         ):
             track.forget(self.past.n - int(self.ahead.max()) - 1)
@@ -112,7 +113,7 @@ class Foreseer:
         phase, _ = self._where(origins[:, None] + self.ahead)
         peak = np.maximum.accumulate(np.maximum(np.nan_to_num(self.past.value.at(origins)), self._peak))
         self._peak = float(peak[-1])
-        told, plain, each = self.margins.predict(middle, scales, ROOF * peak[:, None] + 0 * middle, phase)
+        told, plain, width, each = self.margins.predict(middle, scales, ROOF * peak[:, None] + 0 * middle, phase)
         for track, values in (
             (self._rows, rows),
             (self._bases, bases),
@@ -123,6 +124,7 @@ class Foreseer:
             (self._scales, scales),
             (self.told, told),
             (self._plain, plain),
+            (self._width, width),
             (self._each, each),
         ):
             track.write(int(origins[0]), values)
@@ -141,6 +143,7 @@ class Foreseer:
         q = np.arange(len(self.quantiles))[None, :, None]
         told = np.where(known[:, None], self.told.at(o[:, None], q, h[:, None]), 0.0)
         plain = np.where(known[:, None], self._plain.at(o[:, None], q, h[:, None]), 0.0)
+        width = np.where(known[:, None], self._width.at(o[:, None], q, h[:, None]), 0.0)
         each = np.where(known[:, None, :, None], self._each.at(o[:, None], q, h[:, None]), 0.0)
         errors = np.abs(np.stack([middle, mixed, said[..., PERSISTENCE]]) - truth)
         self._follow(errors, truth, told, known)
@@ -155,7 +158,7 @@ class Foreseer:
         scales = np.where(known[..., None], self._scales.at(o, h), 1.0)
         usual = np.maximum(self.usual[0], floor)
         phases = np.broadcast_to(phase[:, None], o.shape)
-        self.margins.learn(middle, scales, told, plain, each, truth, known, usual, phases)
+        self.margins.learn(middle, scales, told, plain, width, each, truth, known, usual, phases)
         for p, s, row, ok in zip(phase, slot, errors[0], known, strict=True):
             self._phase[p] = _toward(self._phase[p], row, 0.03, ok)
             self._slot[s] = _toward(self._slot[s], row, 0.25, ok)

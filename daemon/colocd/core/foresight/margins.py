@@ -22,6 +22,11 @@ DEBT = 2.2
 MOST = 1.5
 """No more than so many times `DEBT` is kept in mind."""
 GAIN = 0.5
+LAG = 0.25
+"""Seasons ahead for which so many misses are meant; farther ahead, where they come in longer rows before the first is known,
+as many times more."""
+ROW = 12
+"""Bins that may be learned from at once as if they were told one after the other."""
 SLOW, FAR = 0.02, 0.7
 """What a miss an hour too many adds for good, and the most that this may come to."""
 NARROW, WIDE = -1.2, 0.8
@@ -51,7 +56,7 @@ class Margins:
         self._owed_phase = np.zeros((len(quantiles), phases, len(ahead)))
         self._slow = np.zeros(shape)
         often = np.sqrt(self.q * (1 - self.q) / (0.95 * 0.05))
-        self._unit = DEBT * np.maximum(often, 1.0)[:, None]
+        self._unit = DEBT * np.maximum(often, 1.0)[:, None] * np.maximum(ahead / LAG, 1.0)
         self._races = Race(shape, SCALES)
         self._memory = 0.5 ** (1 / (MEMORY * season))
         thumb = np.array([_Z[q] for q in quantiles])[:, None] * (0.1 + 0.4 * (1 - np.exp(-12 * ahead)))
@@ -71,8 +76,10 @@ class Margins:
         rest = [np.maximum(long, 1e-9) + 0 * middle, np.ones(middle.shape)]
         return np.stack([size + 0 * middle, low, np.sqrt(low * size), *floored, *rest], axis=-1)
 
-    def predict(self, middle: Floats, scales: Floats, roof: Floats, phase: Ints) -> tuple[Floats, Floats, Floats]:
-        """Quantiles and their mixture before it is stretched [origin, quantile, horizon], and each scale's own [..., SCALES].
+    def predict(
+        self, middle: Floats, scales: Floats, roof: Floats, phase: Ints
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Quantiles, their mixture before it is stretched, its width [origin, quantile, horizon], each scale's own [..., SCALES].
 
         `roof` [origin, horizon] is never exceeded; `phase` is the bin of the hour of what is foreseen.
         """
@@ -94,7 +101,7 @@ class Margins:
         told = mixed + width * (np.exp(self._stretch(phase)) - 1)
         told = np.where((self.q >= 0.9)[:, None, None], np.maximum(told, middle), np.maximum(told, 0.0))
         told = np.minimum(np.maximum.accumulate(told, axis=0), np.maximum(roof, middle))
-        return np.moveaxis(told, 1, 0), np.moveaxis(mixed, 1, 0), np.moveaxis(each, 1, 0)
+        return np.moveaxis(told, 1, 0), np.moveaxis(mixed, 1, 0), np.moveaxis(width, 1, 0), np.moveaxis(each, 1, 0)
 
     def _stretch(self, phase: Ints) -> Floats:
         """Logarithms by which margins are stretched [quantile, origin, horizon]."""
@@ -111,6 +118,7 @@ class Margins:
         scales: Floats,
         told: Floats,
         mixed: Floats,
+        width: Floats,
         each: Floats,
         truth: Floats,
         known: Bools,
@@ -118,12 +126,15 @@ class Margins:
         phase: Ints,
     ) -> None:
         """Take in what came true, all as `predict` returned it; `usual`: a usual error at each horizon."""
-        off = np.where(known[:, None] & self._up[:, None], self._aim[:, None] - (truth[:, None] <= told), 0.0)
         h, most = np.arange(truth.shape[1]), MOST * self._unit
         for i in np.flatnonzero(known.any(axis=1)):
             self._heard += known[i]
+            # Of a long row, read at a start, all was told before the first was known: what would have been told, else.
+            late = len(truth) > ROW
+            said = mixed[i] + width[i] * (np.exp(self._stretch(phase[i : i + 1])[:, 0]) - 1) if late else told[i]
+            off = np.where(known[i] & self._up[:, None], self._aim[:, None] - (truth[i] <= said), 0.0)
             # Errors of the first season are those of a forecaster that knew nothing yet.
-            row = off[i] * (self._heard > self._season)
+            row = off * (self._heard > self._season)
             self._owed = np.clip(self._owed + row / self._phases, -most, most)
             self._slow = np.clip(self._slow + SLOW * row / self._phases, -FAR, FAR)
             self._owed_phase[:, phase[i], h] = np.clip(self._owed_phase[:, phase[i], h] + row, -most, most)
