@@ -25,10 +25,10 @@ _MOST_MINUTES = 2000
 
 
 class _Sum:
-    """A replica's readings of the minute under way."""
+    """A replica's readings of the minute under way; `sharing`: over how many alike replicas they are spread."""
 
-    def __init__(self, at: float) -> None:
-        self.since = at
+    def __init__(self, at: float, sharing: int) -> None:
+        self.since, self.sharing = at, sharing
         self.meters: list[Metered] = []
         self.loads: list[float] = []
 
@@ -44,14 +44,13 @@ class _Sum:
             )
             for name in ("outputs", "prompts")
         }
-        running = self._mean("running")
-        waiting = self._mean("waiting")
+        running, waiting, queued = (self._mean(name) for name in ("running", "waiting", "queued"))
         return Minute(
-            load=sum(self.loads) / len(self.loads),
-            concurrency=None if running is None else running + (waiting or 0.0),
-            queued=self._mean("queued"),
+            load=sum(self.loads) / len(self.loads) / self.sharing,
+            concurrency=None if running is None else (running + (waiting or 0.0)) / self.sharing,
+            queued=None if queued is None else queued / self.sharing,
             kv_use=self._mean("kv_use"),
-            kv_tokens=last.kv_tokens,
+            kv_tokens=None if last.kv_tokens is None else last.kv_tokens / self.sharing,
             preempted=self._mean("preempted"),
             ttft=last.ttft,
             itl=last.itl,
@@ -87,15 +86,20 @@ class Learner:
         for name, spec in specs.items():
             load = loads[name]
             for slot, meter in load.meters.items():
-                value = load.replicas.get(slot)
-                if slot == WHOLE or meter.doubt is not None or value is None:
-                    continue  # one reading for all replicas tells nothing of one of them
-                self._add(name, slot, meter, value, at)
+                value, sharing = load.replicas.get(slot), 1
+                if slot == WHOLE:
+                    value, sharing = None if load.reading is None else load.reading.value, load.sharing
+                if sharing == 0 or meter.doubt is not None or value is None:
+                    self._sums.pop((name, slot), None)
+                    continue
+                self._add(name, slot, meter, value, sharing, at)
             if at - self._saved.setdefault(name, at) >= SAVE_EVERY:
                 self._save(spec, at)
 
-    def _add(self, name: str, slot: int, meter: Metered, value: float, at: float) -> None:
-        found = self._sums.setdefault((name, slot), _Sum(at))
+    def _add(self, name: str, slot: int, meter: Metered, value: float, sharing: int, at: float) -> None:
+        found = self._sums.get((name, slot))
+        if found is None or found.sharing != sharing:
+            found = self._sums[name, slot] = _Sum(at, sharing)
         found.meters.append(meter)
         found.loads.append(value)
         if not 0 <= at - found.since < MINUTE:

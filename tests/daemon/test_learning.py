@@ -43,6 +43,29 @@ def test_minutes_become_capacity_and_outlive_a_restart(rig: DaemonRig) -> None:
     assert "waited for room" in seen.capacity.why
 
 
+def test_replicas_behind_one_url_are_learned_from_their_sum(rig: DaemonRig) -> None:
+    """Two replicas read as one: at 14 requests together one waits for room in each, at 8 none does."""
+    text = SERVICE.format(name="chat", port=rig.endpoint.port).replace("min_replicas = 1", "min_replicas = 2")
+    rig.daemon.answers.apply_service(text.replace("max_replicas = 6", "max_replicas = 2"), "chat.toml")
+    rig.endpoint.value = 8.0
+    rig.run(20)
+    for n in range(9):
+        rig.endpoint.body = body(8.0, 0.0) if n % 2 else body(14.0, 2.0)
+        for _ in range(20):
+            rig.daemon.cycle()
+            rig.clock.advance(30)
+    data = rig.store.learned("capacity")["chat"].data
+    seen = {round(1.1 ** int(i), 1): counts for i, counts in data["bins"].items()}
+    assert all(load < 9.0 for load in seen), "a replica's part, not the sum"
+    assert all((good > 20) == (load < 5.0) and (bad > 20) == (load > 7.0) for load, (good, bad) in seen.items()), seen
+    assert 9.0 < data["capacity"] < 10.0
+    rig.daemon.cycle()
+    (chat,) = decode_view(rig.daemon.answers.view()).services
+    assert chat.capacity is not None
+    assert chat.capacity.learned
+    assert "count as equally loaded" in chat.capacity.why
+
+
 def test_starts_are_measured(rig: DaemonRig) -> None:
     rig.apply()
     rig.endpoint.value = 5.0
@@ -63,10 +86,13 @@ def test_starts_are_measured(rig: DaemonRig) -> None:
 
 def test_growth_becomes_a_margin_that_is_told_and_outlives_a_restart(rig: DaemonRig) -> None:
     """The load jumps by half every few minutes: a replica more than it needs now stands ready for the next jump."""
-    rig.apply()
+    text = SERVICE.format(name="chat", port=rig.endpoint.port).replace(
+        "target_use = 1.0", "learn = false\ntarget_use = 1.0"
+    )
+    rig.daemon.answers.apply_service(text, "chat.toml")
     rig.endpoint.value = 8.0
     rig.run(20)
-    for n in range(200):
+    for n in range(150):
         rig.endpoint.value = 12.0 if n % 5 == 4 else 8.0
         rig.daemon.cycle()
         rig.clock.advance(60)

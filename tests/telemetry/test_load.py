@@ -102,6 +102,22 @@ def test_one_url_for_the_whole_service() -> None:
     assert LoadReader().read(whole, [replica(0)], {("chat", None): DEAD}).reading is None
 
 
+@pytest.mark.parametrize(
+    ("replicas", "sharing"),
+    [
+        ([], 0),
+        ([replica(0)], 1),
+        ([replica(0), replica(1)], 2),
+        ([replica(0), replica(1, ReplicaState.PLACING)], 1),
+        ([replica(0), replica(1, ReplicaState.STARTING)], 0),
+        ([replica(0), replica(1, ReplicaState.DRAINING)], 0),
+    ],
+)
+def test_who_shares_a_load_that_is_read_as_a_whole(replicas: list[Replica], sharing: int) -> None:
+    found = LoadReader().read(spec(url="http://gateway/metrics"), replicas, {("chat", None): load(7.0, 1.0)})
+    assert found.sharing == sharing
+
+
 def test_token_rates() -> None:
     reader = LoadReader()
     one = [replica(0)]

@@ -197,7 +197,8 @@ def carries(known: Knowledge | None, spec: ServiceSpec) -> Carries:
     wanted, why = estimate(known, spec)
     now = min(configured * LIMIT, max(configured / LIMIT, known.capacity))
     moving = "" if abs(wanted - now) <= 0.02 * now else f"; moves slowly from {configured:.4g} towards {wanted:.4g}"
-    return Carries(per_replica=now, learned=abs(now - configured) > 1e-9 * configured, why=f"{why}{moving}")
+    alike = "" if "{" in spec.load.url else "; its replicas are read as one, and count as equally loaded"
+    return Carries(per_replica=now, learned=abs(now - configured) > 1e-9 * configured, why=f"{why}{alike}{moving}")
 
 
 def _bin(value: float) -> int:

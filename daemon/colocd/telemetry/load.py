@@ -1,7 +1,7 @@
 """From samples to load: what a service's replicas carry now, by the measure its owner chose. No I/O, no clock."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import assert_never
 
 import msgspec
@@ -34,6 +34,8 @@ class ServiceLoad(msgspec.Struct, frozen=True):
     """What each replica (slot; -1: the whole service) tells beside its load."""
     parts: Mapping[str, float] = msgspec.field(default_factory=dict)
     """The load's components that are known of all ready replicas: `concurrency`, `prompt`, `generation` (tokens/s)."""
+    sharing: int = 0
+    """A load read as a whole: ready replicas that share it evenly, as far as one can tell; 0: one cannot (some come or go)."""
 
 
 class LoadReader:
@@ -56,7 +58,7 @@ class LoadReader:
         """
         mine = [replica for replica in replicas if replica.service == spec.name]
         if not per_replica(spec.load.url):
-            return self._whole(spec, answers.get((spec.name, None)))
+            return self._whole(spec, mine, answers.get((spec.name, None)))
         self._forget(spec.name, {replica.slot for replica in mine})
         values: dict[int, float | None] = {}
         meters: dict[int, Metered] = {}
@@ -91,7 +93,7 @@ class LoadReader:
         """Drop what is remembered of a removed service."""
         self._forget(service, set())
 
-    def _whole(self, spec: ServiceSpec, answer: Answer | None) -> ServiceLoad:
+    def _whole(self, spec: ServiceSpec, mine: Sequence[Replica], answer: Answer | None) -> ServiceLoad:
         self._forget(spec.name, {None})
         meter, why = self._meter((spec.name, None), None, answer)
         value = None
@@ -99,7 +101,10 @@ class LoadReader:
             value, why = _value(spec.load.measure, meter, answer)
         if meter is None or value is None or not isinstance(answer, ServingSample) or answer.at is None:
             return ServiceLoad(None, {}, (f"service {spec.name}: load is unknown: {why}",))
-        return ServiceLoad(Reading(value, answer.at), {}, meters={WHOLE: meter}, parts=_parts({WHOLE: meter}, {WHOLE}))
+        serving = [r for r in mine if r.state not in (ReplicaState.PLACING, ReplicaState.GONE)]
+        sharing = len(serving) if all(r.state is ReplicaState.READY for r in serving) else 0
+        parts = _parts({WHOLE: meter}, {WHOLE})
+        return ServiceLoad(Reading(value, answer.at), {}, meters={WHOLE: meter}, parts=parts, sharing=sharing)
 
     def _meter(self, key: Key, job: str | None, answer: Answer | None) -> tuple[Metered | None, str]:
         """What one endpoint does and, when that is None, the reason."""
