@@ -65,6 +65,8 @@ def job_story(
         story.append(_evicted(job, facts, decisions, view.at))
     elif job.gpus and job.checkpoint is not None and job.checkpoint.saved is not None:
         story.append(f"its last checkpoint was {lasting(view.at - job.checkpoint.saved)} ago")
+    if job.state is JobState.FAILED and facts.deaths:
+        story.append(_died(job, facts))
     if job.state is JobState.PENDING and window is not None and facts.parked is None:
         story.append(_expected(job, facts, window, view))
     return story
@@ -114,6 +116,16 @@ def _evicted(job: Job, facts: JobFacts, decisions: Sequence[Decision], at: float
     if saved >= gone:
         return f"{told}; its last checkpoint was {lasting(at - saved)} ago, after it was asked: nothing was lost"
     return f"{told}; its last checkpoint was {lasting(gone - saved)} before that: what it did since is done again"
+
+
+def _died(job: Job, facts: JobFacts) -> str:
+    """It failed soon after a resume, which Slurm takes for its end: what is left, and what its owner can do."""
+    again = f"`scontrol requeue {job.ref}` while Slurm remembers it, else submit it again"
+    then = f"; it is parked then, until `coloc unpark {job.ref}`" if facts.parked is not None else ""
+    return (
+        f"it ended soon after a resume with nothing new saved ({facts.deaths} in a row): look at its output first; what it saved"
+        f" before is left as it was, and it can go on from there with {again}{then}"
+    )
 
 
 def _expected(job: Job, facts: JobFacts, window: Window, view: View) -> str:

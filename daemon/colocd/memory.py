@@ -210,7 +210,7 @@ def _after_run(row: BatchJob, job: Job, run: Run, now: float) -> BatchJob:
     resumed = job.restarts >= 2 or (job.restarts >= 1 and job.state in _ENDED)
     if run.end == "evicted":
         return row
-    if run.end == "requeued" and resumed and run.saved is None and _length(run) < SOON:
+    if run.end in ("requeued", str(JobState.FAILED)) and resumed and run.saved is None and _length(run) < SOON:
         deaths = row.deaths + 1
         if deaths < MAX_DEATHS:
             return msgspec.structs.replace(row, deaths=deaths)

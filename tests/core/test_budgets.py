@@ -173,6 +173,10 @@ def test_a_parked_job_is_held_and_not_started() -> None:
     facts = {"7": JobFacts(parked="it ended twice", ever_released=True)}
     loose = batch(7, held=Held.NO, state=JobState.PENDING)
     assert [type(a) for a in plan(view(loose, facts=facts)).actions] == [Hold]
+    delayed = msgspec.structs.replace(
+        loose, reason="BeginTime"
+    )  # Slurm's own delay after a requeue: it would start at its end
+    assert [type(a) for a in plan(view(delayed, facts=facts)).actions] == [Hold]
     held: Job = batch(7, held=Held.ADMIN)
     v = view(held, facts={"7": msgspec.structs.replace(facts["7"], ours=True)})
     assert plan(v).actions == ()

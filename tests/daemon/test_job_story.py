@@ -10,7 +10,7 @@ from colocd.answers_job import job_story, queue_rows
 from colocd.core.actions import Plan
 from colocd.core.delays import Delays
 from colocd.core.outlook import Window
-from colocd.core.view import Checkpoint, Forecast, Held, Job, JobFacts, Quantiles, Reading, ServiceView
+from colocd.core.view import Checkpoint, Forecast, Held, Job, JobFacts, JobState, Quantiles, Reading, ServiceView
 from colocd.store.records import Decision, Handover, HandoverState
 
 MARK = Checkpoint(signal="USR1", saved=AT - 300)
@@ -118,3 +118,12 @@ def test_a_handover_says_until_when_its_gpus_come_free() -> None:
     text = handover_sentence(handover(grace=20.0, kill_wait=30.0, told_at=AT - 5))
     assert "its GPUs come free within 50 s of the signal: 20 s of grace, 30 s of KillWait" in text
     assert "come free" not in handover_sentence(handover())
+
+
+def test_one_that_failed_on_resume() -> None:
+    over = batch(1, state=JobState.FAILED, restarts=1)
+    assert "requeue 1" not in told(over)
+    once, parked = told(over, JobFacts(deaths=1)), told(over, JobFacts(deaths=2, parked="it ended 2 times"))
+    assert "it can go on from there with `scontrol requeue 1` while Slurm remembers it" in once
+    assert "coloc unpark 1" not in once
+    assert parked.endswith("it is parked then, until `coloc unpark 1`")

@@ -100,6 +100,24 @@ def test_a_job_that_dies_on_resume_twice_is_parked_and_one_that_saves_is_not(sto
     assert (free.parked, free.deaths) == (None, 0)
 
 
+def test_one_that_fails_on_resume_and_is_requeued_by_somebody_is_parked_the_second_time(store: SqlStore) -> None:
+    def fail(start: float, restarts: int) -> Remembered:
+        look(memory, start + 5, running(start, restarts=restarts))
+        over = msgspec.structs.replace(
+            running(start, restarts=restarts), state=JobState.FAILED, gpus={}, ends=start + 20
+        )
+        return look(memory, start + 25, over)
+
+    memory = Memory(store)
+    assert fail(AT, 0).facts["1"].deaths == 0, "the first run resumes nothing"
+    look(memory, AT + 40, pending(1, Held.NO))
+    assert fail(AT + 100, 1).facts["1"].deaths == 1
+    back = look(memory, AT + 140, pending(2, Held.NO)).facts["1"]
+    assert (back.deaths, back.parked) == (1, None)
+    assert fail(AT + 200, 2).facts["1"].parked is not None
+    assert look(Memory(store), AT + 240, pending(3, Held.NO)).facts["1"].parked is not None
+
+
 def test_evictions_are_no_deaths(store: SqlStore) -> None:
     memory = Memory(store)
     for n in range(4):

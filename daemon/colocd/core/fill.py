@@ -96,10 +96,14 @@ class _Filling:
         """Strike what was released and has not started; take back what waits too long, and what is parked."""
         for job in ours:
             facts = self.facts(job)
-            if job.state is not JobState.PENDING or job.held is not Held.NO or job.reason in _ASIDE:
+            if job.state is not JobState.PENDING or job.held is not Held.NO:
                 continue
-            if facts.parked is not None:
+            if (
+                facts.parked is not None
+            ):  # also while Slurm's delay after a requeue keeps it back: it would start at its end
                 self.actions.append(Hold(job=job.ref, why=f"parked: {facts.parked}"))
+                continue
+            if job.reason in _ASIDE:
                 continue
             self.pack.promise(job)
             self._held += gpu_count(job)
