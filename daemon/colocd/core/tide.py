@@ -12,7 +12,7 @@ from colocd.core.free_spots import best_free
 from colocd.core.ground import Ground
 from colocd.core.need import counted, fresh, needed, replicas_for
 from colocd.core.reclaim import ground as ground_of
-from colocd.core.valley_groups import groups_of, rooms
+from colocd.core.valley_groups import Domains, groups_of, rooms
 from colocd.core.view import JobState, ServiceView, View
 from colocd.core.wishes import is_wish
 
@@ -59,13 +59,14 @@ def tide(view: View, horizon: float = 86400.0, step: float = 1800.0) -> Tide:
     services = sorted(view.services, key=lambda s: (-s.spec.priority, s.spec.name))
     count = max(1, round(horizon / step))
     blind: set[str] = set()
+    domains: Domains = {}
     found: dict[tuple[int, ...], Ints] = {}
     slots: list[Slot] = []
     left: list[Ints] = []
     for i in range(count):
         needs = tuple(_need(s, view, i * step, step, blind) for s in services)
         if needs not in found:
-            found[needs] = usable & ~_kept(services, needs, land, usable)
+            found[needs] = usable & ~_kept(services, needs, land, usable, domains)
         free = found[needs]
         left.append(free)
         told = {s.spec.name: n for s, n in zip(services, needs, strict=True)}
@@ -118,7 +119,7 @@ def _need(service: ServiceView, view: View, start: float, step: float, blind: se
     return max(now, replicas_for(service.recent or 0.0, service, policy))
 
 
-def _kept(services: Sequence[ServiceView], needs: Sequence[int], land: Ground, usable: Ints) -> Ints:
+def _kept(services: Sequence[ServiceView], needs: Sequence[int], land: Ground, usable: Ints, domains: Domains) -> Ints:
     """GPUs of the replicas needed: those that are there first, then the best places, as replicas would be placed."""
     free = usable.copy()
     kept: Ints = np.zeros_like(free)
@@ -139,7 +140,7 @@ def _kept(services: Sequence[ServiceView], needs: Sequence[int], land: Ground, u
     for service in services:
         for group in groups:
             if service.spec.name in group.names:
-                for _, spots in rooms(group, lacking, land, free):
+                for _, spots in rooms(group, lacking, land, free, domains):
                     for row, gpus in spots:
                         take(row, gpus)
         members: Bools | None = land.index.partitions.get(service.spec.partition)

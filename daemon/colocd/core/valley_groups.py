@@ -16,6 +16,8 @@ from colocd.core.wide import Ask, seated
 
 Spots = tuple[tuple[int, int], ...]
 """Node rows and GPU masks."""
+Domains = dict[tuple[bool, Closeness], tuple[list[list[int]], Ints]]
+"""By whether a node may be its own domain, and closeness: the rows of each domain, and each row's domain."""
 
 
 class Group(NamedTuple):
@@ -38,24 +40,26 @@ def groups_of(services: Sequence[ServiceView]) -> list[Group]:
     return [*pairs, *(Group(s, None) for s in services if s.spec.nodes > 1 and s.spec.name not in mated)]
 
 
-def rooms(group: Group, left: dict[str, int], land: Ground, free: Ints) -> Iterator[tuple[str, Spots]]:
+def rooms(
+    group: Group, left: dict[str, int], land: Ground, free: Ints, domains: Domains
+) -> Iterator[tuple[str, Spots]]:
     """Room for the replicas of a group: per replica its service and spots.
 
     The caller strikes the spots from `free` before it goes on. `left`: replicas, by service, for which room is wanted; those
-    that get some are taken off. The others fit nowhere near.
+    that get some are taken off. The others fit nowhere near. `domains`: empty at first; calls with one view share it.
     """
     if any(left[name] > 0 for name in group.names):
-        yield from _Keeper(land, free, group, left).rooms()
+        yield from _Keeper(land, free, group, left, domains).rooms()
 
 
 class _Keeper:
     """One group: pairs first beside those that lack a partner, then together, then more of one kind beside any pair."""
 
-    def __init__(self, land: Ground, free: Ints, group: Group, left: dict[str, int]) -> None:
+    def __init__(self, land: Ground, free: Ints, group: Group, left: dict[str, int], domains: Domains) -> None:
         self.land, self.free, self.group, self.left = land, free, group, left
         self.parts, self.near = parts_of(group.first.spec, None if group.second is None else group.second.spec)
         self._taken: dict[str, set[int]] = {}
-        self._domains: dict[tuple[int, Closeness], dict[str, list[int]]] = {}
+        self._domains = domains
 
     def rooms(self) -> Iterator[tuple[str, Spots]]:
         first, second = self.group
@@ -100,24 +104,32 @@ class _Keeper:
         for closeness in self.near:
             if at is not None and closeness not in at:
                 continue
-            ranked = []
-            for name, rows in self._rows(parts, closeness, None if at is None else at[closeness]).items():
-                room = popcount(self.free[rows])
-                if all(int((room >= p.spec.gpus_per_replica).sum()) >= p.nodes for p in parts):
-                    ranked.append((int(room.sum()), name, rows))
-            for _, _, rows in sorted(ranked)[:MOST_DOMAINS]:
+            for rows in self._ranked(parts, closeness, None if at is None else at[closeness]):
                 found = self._in(parts, rows)
                 if found is not None:
                     return found
         return None
 
-    def _rows(self, parts: Sequence[Part], closeness: Closeness, only: str | None) -> dict[str, list[int]]:
-        key = (len(parts), closeness)
+    def _ranked(self, parts: Sequence[Part], closeness: Closeness, only: str | None) -> list[list[int]]:
+        """Node rows of the domains that may have room for all parts, those with the fewest free GPUs first."""
         if only is not None:
-            return rows_by_domain(self.land, parts, closeness, only, shut=True)
+            return list(rows_by_domain(self.land, parts, closeness, only, shut=True).values())
+        key = (len(parts) > 1 and all(part.nodes == 1 for part in parts), closeness)
         if key not in self._domains:
-            self._domains[key] = rows_by_domain(self.land, parts, closeness, None, shut=True)
-        return self._domains[key]
+            domains = sorted(rows_by_domain(self.land, parts, closeness, None, shut=True).items())
+            which: Ints = np.full(len(self.free), len(domains), dtype=np.int64)
+            for number, (_, rows) in enumerate(domains):
+                which[rows] = number
+            self._domains[key] = ([rows for _, rows in domains], which)
+        members, which = self._domains[key]
+        room = popcount(self.free)
+        total = np.bincount(which, weights=room, minlength=len(members) + 1).astype(np.int64)
+        fits = total >= sum(part.nodes * part.spec.gpus_per_replica for part in parts)
+        for part in parts:
+            enough = which[room >= part.spec.gpus_per_replica]
+            fits &= np.bincount(enough, minlength=len(members) + 1) >= part.nodes
+        found = np.flatnonzero(fits[:-1])
+        return [members[k] for k in found[np.argsort(total[found], kind="stable")][:MOST_DOMAINS].tolist()]
 
     def _in(self, parts: Sequence[Part], rows: Sequence[int]) -> list[Spots] | None:
         """Spots of all parts on these nodes, the largest part first; None: they do not fit together."""

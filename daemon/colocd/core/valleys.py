@@ -8,7 +8,7 @@ from colocd.core.arrays import Ints
 from colocd.core.free_spots import best_free, without
 from colocd.core.ground import Ground
 from colocd.core.need import counted, need, reserve
-from colocd.core.valley_groups import groups_of, rooms
+from colocd.core.valley_groups import Domains, groups_of, rooms
 from colocd.core.view import View
 
 
@@ -24,12 +24,13 @@ def kept_back(view: View, ground: Ground, until: float, placed: Mapping[str, int
     got = dict.fromkeys(left, 0)
     alone: dict[str, set[int]] = {s.spec.name: set() for s in view.services if s.spec.spread}
     groups = groups_of(view.services)
+    domains: Domains = {}
     grouped = {name for group in groups for name in group.names}
     for service in sorted(view.services, key=lambda s: (-s.spec.priority, s.spec.name not in grouped, s.spec.name)):
         spec = service.spec
         for group in groups if spec.name in grouped else ():
             if spec.name in group.names:
-                for name, spots in rooms(group, left, ground, free):
+                for name, spots in rooms(group, left, ground, free, domains):
                     got[name] += 1
                     for row, gpus in spots:
                         free[row] &= ~gpus
