@@ -154,6 +154,21 @@ def test_a_replica_on_two_nodes_is_started_with_one_victim_on_both() -> None:
     assert "no open node is in a known leaf domain" in note.text
 
 
+def test_a_reclaim_over_several_nodes_tells_the_next_best_place() -> None:
+    wide = ServiceView(
+        spec=service(nodes=2, gpus_per_replica=8, link_level="SYS", closeness=Closeness.LEAF, min_replicas=1),
+        load=Reading(1.0, AT),
+    )
+    jobs = (batch(1, {"n3": 0xFF, "n4": 0xFF}, started=AT - 400), batch(2, {"n1": 0xFF}, started=AT - 3000))
+    where = {"n1": "x", "n2": "x", "n3": "y", "n4": "y"}
+    (place,) = places(located(view(*jobs, nodes=4, services=(wide,)), **where))
+    assert place.victims == ("1",)
+    assert place.why.endswith("from 1 for 7000 GPU-seconds; the next best place is on n[1-2] for 24600"), place.why
+    taken = batch(2, {"n1": 0xFF}, checkpoint=None)
+    (place,) = places(located(view(jobs[0], taken, nodes=4, services=(wide,)), **where))
+    assert place.why.endswith("; there is no other place for it")
+
+
 def pair(**changes: object) -> tuple[ServiceView, ServiceView]:
     prefill = service("prefill", gpus_per_replica=4, beside="decode", **changes)
     decode = service("decode", gpus_per_replica=8, link_level="SYS")

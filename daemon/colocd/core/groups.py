@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coloc_topology.hostlist import fold
 from colocd.core.arrays import Bools, Ints
 from colocd.core.ground import Ground
 from colocd.core.joint import Spot, pick
@@ -97,6 +98,19 @@ def choose_group(
             return found, ""
         reasons.append(reason)
     return None, "; ".join(reasons)
+
+
+def next_best(
+    land: Ground, parts: Sequence[Part], near: Sequence[Closeness], at: Mapping[Closeness, str] | None = None
+) -> str:
+    """What the best place for these parts costs, in words; `land`: what is left when a better one is taken."""
+    other, _ = choose_group(land, parts, near, at)
+    if other is None:
+        return "there is no other place for it"
+    spots = [spot for found in other.spots for spot in found]
+    victims = {job.ref: job for spot in spots for job in spot.victims}
+    nodes = fold(land.index.nodes[spot.row].name for spot in spots)
+    return f"the next best place is on {nodes} for {land.cost(victims.values()):.0f}"
 
 
 class _Domain(NamedTuple):

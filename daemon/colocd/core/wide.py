@@ -8,15 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+import msgspec
+
 from coloc_topology.hostlist import fold
 from colocd.core.actions import Need, Note, Place
 from colocd.core.ground import Ground
-from colocd.core.groups import MOST_DOMAINS, Group, Part, choose_group, domains_of, parts_of
+from colocd.core.groups import MOST_DOMAINS, Group, Part, choose_group, domains_of, next_best, parts_of
 from colocd.core.joint import Spot, settle
 from colocd.core.need import counted
 from colocd.core.reclaim import make_choice
 from colocd.core.seats import in_order, words
-from colocd.core.service import ServiceSpec
+from colocd.core.service import Closeness, ServiceSpec
 from colocd.core.view import Job, ServiceView, View
 from colocd.core.wishes import subject
 
@@ -107,6 +109,19 @@ class Starts:
         self.placed[spec.name] = self.placed.get(spec.name, 0) + 1
         return place
 
+    def elsewhere(
+        self,
+        place: Place,
+        parts: Sequence[Part],
+        near: Sequence[Closeness],
+        at: Mapping[Closeness, str] | None = None,
+    ) -> None:
+        """Add to the reason of a reclaim, once its place is taken, what the next best one would cost."""
+        if not place.victims:
+            return
+        told = msgspec.structs.replace(place, why=f"{place.why}; {next_best(self.land, parts, near, at)}")
+        self.actions = [told if action is place else action for action in self.actions]
+
     def take(self, spec: ServiceSpec, spots: Sequence[Spot]) -> None:
         """Strike what these spots take."""
         for spot in spots:
@@ -174,8 +189,9 @@ def start_wide(starts: Starts, ask: Ask) -> None:
             starts.short(ask, reason)
             return
         (spots,) = group.spots
-        starts.start(ask, spots, _victims(spots), group)
+        place = starts.start(ask, spots, _victims(spots), group)
         starts.take(ask.spec, spots)
+        starts.elsewhere(place, *parts_of(ask.spec, None))
 
 
 def start_pairs(starts: Starts, first: Ask, second: Ask) -> None:
@@ -215,6 +231,7 @@ def _both(starts: Starts, first: Ask, second: Ask) -> bool:
     starts.start(second, two, (), group, beside=names[0], follows=f"{lead.service}/{lead.slot}")
     starts.take(first.spec, one)
     starts.take(second.spec, two)
+    starts.elsewhere(lead, parts, near)
     return True
 
 
@@ -229,8 +246,9 @@ def _beside(
         group, reason = choose_group(starts.land, [Part(me.spec, me.spec.nodes)], near, at)
         if group is not None:
             (spots,) = group.spots
-            starts.start(me, spots, _victims(spots), group, beside=nodes)
+            place = starts.start(me, spots, _victims(spots), group, beside=nodes)
             starts.take(me.spec, spots)
+            starts.elsewhere(place, [Part(me.spec, me.spec.nodes)], near, at)
             return nodes
         reasons.append(f"beside {other.spec.name} on {fold(nodes)}: {reason}")
     starts.short(me, "; ".join(reasons[:FEW]))
