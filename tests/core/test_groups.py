@@ -138,6 +138,36 @@ def test_a_search_that_gave_up_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(sure) == [], "nodes that share no job cost what they look like"
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    filled_views(),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([1, 2, 4, 8]),
+    st.lists(st.sampled_from(["x", "y", ""]), min_size=3, max_size=3),
+    st.booleans(),
+)
+def test_a_bound_for_pairs_leaves_nothing_better_out(
+    v: View, one: int, two: int, leaves: list[str], across: bool
+) -> None:
+    v = located(v, **{f"n{k}": leaves[k - 1] for k in range(1, len(v.nodes) + 1)})
+    if across and len(v.nodes) > 1:  # some jobs are on two nodes
+        wide = [j for j in v.jobs if j.gpus and "n1" in j.gpus and not j.gpus["n1"] & v.nodes[1].free][::2]
+        grown = {j.ref: msgspec.structs.replace(j, gpus={**(j.gpus or {}), "n2": (j.gpus or {})["n1"]}) for j in wide}
+        v = msgspec.structs.replace(v, jobs=tuple(grown.get(j.ref, j) for j in v.jobs))
+    parts = [
+        Part(service("prefill", gpus_per_replica=one)),
+        Part(service("decode", gpus_per_replica=two, link_level="SYS")),
+    ]
+    near = [Closeness.NVLINK, Closeness.LEAF, Closeness.ANY]
+    found, _ = choose_group(ground(v), parts, near)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("colocd.core.groups._shared", lambda *_: None)
+        whole, _ = choose_group(ground(v), parts, near)
+    assert (found is None) == (whole is None)
+    if found is not None and whole is not None:
+        assert (found.closeness, found.key) == (whole.closeness, whole.key)
+
+
 def places(v: View) -> list[Place]:
     return [a for a in plan(v).actions if isinstance(a, Place)]
 

@@ -7,6 +7,7 @@ every part. Domains are searched separately; within one, nodes are added one by 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from coloc_topology.hostlist import fold
@@ -18,12 +19,10 @@ from colocd.core.places import domain_of
 from colocd.core.search import NEVER, Request
 from colocd.core.service import Closeness, Mode, ServiceSpec
 from colocd.core.view import Node
-from colocd.core.why import reasons
+from colocd.core.why import FEW_DOMAINS, short_of
 
 MOST_DOMAINS = 64
 """Domains searched per closeness: those whose single nodes are cheapest."""
-FEW = 3
-"""Domains, and nodes in each, of which it is told why they have no room."""
 STARTS = 8
 """Nodes from which a group is grown in each domain."""
 
@@ -160,7 +159,7 @@ def _at(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | N
             best = best._replace(key=trimmed[0], spots=trimmed[1])
     if best is None:
         asked = " and ".join(f"{p.nodes} x {p.spec.gpus_per_replica} GPUs of {p.spec.name}" for p in parts)
-        near = [short_of(land, parts, domains[name], name) for name in (domain.name for domain in ranked[:FEW])]
+        near = [short_of(land, parts, domains[name], name) for name in (domain.name for domain in ranked[:FEW_DOMAINS])]
         return None, f"no {closeness.value} domain of {len(domains)} has room for {asked} ({'; '.join(near)})"
     return best._replace(gave_up=gave_up), ""
 
@@ -169,36 +168,40 @@ def _ranked(land: Ground, parts: Sequence[Part], domains: Mapping[str, list[int]
     """The domains with enough nodes for all parts, cheapest first.
 
     A job on several nodes is paid once, so for the bound its cost is split over its nodes; parts may share a node and all victims
-    there, so the bound is that of the dearest part.
+    there, so the bound is that of the dearest part. A pair is on two nodes, or on one that has GPUs for both (`shared`).
     """
     keys = [open_keys(land, part.spec) for part in parts]
     shares = [land.split_keys(Request.of(part.spec), k) for k, part in zip(keys, parts, strict=True)]
+    shared = _shared(land, parts)
     ranked = []
     for name, rows in domains.items():
         # Parts of different services may share a node, the nodes of one part are different ones.
         guess = sum(_least(k[rows], part.nodes) for k, part in zip(keys, parts, strict=True))
-        bound = max(_least(k[rows], part.nodes) for k, part in zip(shares, parts, strict=True))
+        each = [_least(k[rows], part.nodes) for k, part in zip(shares, parts, strict=True)]
+        bound = max(each)
+        if shared is not None:
+            both = int(shared[rows].min())
+            bound = max(bound, both if len(rows) == 1 else min(sum(each), both))
         ranked.append(_Domain(any(len(rows) < part.nodes for part in parts), guess, name, bound, rows))
     return sorted(ranked)
+
+
+def _shared(land: Ground, parts: Sequence[Part]) -> Ints | None:
+    """What a node costs at least that has GPUs for both parts of a pair, joined anyhow; None: no such pair, or not known.
+
+    It is not known where GPUs come free later on open nodes, by the handover of a job on several: a part may use them.
+    """
+    if len(parts) != 2 or any(part.nodes > 1 for part in parts) or land.later[land.open].any():
+        return None
+    gpus = sum(part.spec.gpus_per_replica for part in parts)
+    spec = msgspec.structs.replace(parts[0].spec, gpus_per_replica=gpus, link_level="SYS", mode=Mode.GUARANTEED)
+    return land.split_keys(Request.of(spec), open_keys(land, spec))
 
 
 def _least(keys: Ints, many: int) -> int:
     """Sum of the least keys."""
     least: list[int] = (np.partition(keys, many - 1)[:many] if many < len(keys) else keys).tolist()
     return sum(least)
-
-
-def short_of(land: Ground, parts: Sequence[Part], rows: Sequence[int], domain: str) -> str:
-    """What these nodes of a domain lack for the parts: how many have room for each, and of a few others why they have not."""
-    told = []
-    for part in parts:
-        bars = reasons(part.spec, land, rows)
-        name, many = part.spec.name, part.spec.gpus_per_replica
-        text = f"{len(rows) - len(bars)} of {len(rows)} nodes have room for {many} GPUs of {name}"
-        few = [f"{node} {why}" for node, why in list(bars.items())[:FEW]]
-        more = [f"{len(bars) - FEW} more"] if len(bars) > FEW else []
-        told.append(f"{text}: {', '.join([*few, *more])}" if few else text)
-    return f"{domain}: {', and '.join(told)}"
 
 
 def _in_domain(

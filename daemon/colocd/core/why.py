@@ -1,6 +1,6 @@
 """Why a replica does not go to a node: what forbids it, or what it would cost there against the best node."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from colocd.core.service import ServiceSpec
 
 FEW = 8
 """Nodes whose reasons are told one by one."""
+FEW_DOMAINS = 3
+"""Domains, and nodes in each, of which it is told why they have no room for parts of a group."""
 
 
 def reasons(spec: ServiceSpec, at: Ground, rows: Iterable[int] | None = None) -> dict[str, str]:
@@ -64,6 +66,22 @@ def where(spec: ServiceSpec, at: Ground) -> str:
     most = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
     parts = [f"{nodes[0]}{f' and {len(nodes) - 1} more' if len(nodes) > 1 else ''} {reason}" for reason, nodes in most]
     return "; ".join([*parts[:FEW], *([f"{len(parts) - FEW} more kinds of reasons"] if len(parts) > FEW else [])])
+
+
+def short_of(land: Ground, parts: Sequence[tuple[ServiceSpec, int]], rows: Sequence[int], domain: str) -> str:
+    """What these nodes of a domain lack for the parts (a service and its number of nodes each).
+
+    How many have room for each, and of a few others why they have not.
+    """
+    told = []
+    for spec, _ in parts:
+        bars = reasons(spec, land, rows)
+        name, many = spec.name, spec.gpus_per_replica
+        text = f"{len(rows) - len(bars)} of {len(rows)} nodes have room for {many} GPUs of {name}"
+        few = [f"{node} {why}" for node, why in list(bars.items())[:FEW_DOMAINS]]
+        more = [f"{len(bars) - FEW_DOMAINS} more"] if len(bars) > FEW_DOMAINS else []
+        told.append(f"{text}: {', '.join([*few, *more])}" if few else text)
+    return f"{domain}: {', and '.join(told)}"
 
 
 def why_node(spec: ServiceSpec, at: Ground, name: str) -> str:

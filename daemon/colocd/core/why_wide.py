@@ -6,14 +6,14 @@ from typing import NamedTuple
 from coloc_topology.hostlist import fold
 from colocd.core.actions import Need
 from colocd.core.ground import Ground
-from colocd.core.groups import Group, Part, choose_group, domains_of, parts_of, rows_by_domain, short_of, with_node
+from colocd.core.groups import Group, Part, choose_group, domains_of, parts_of, rows_by_domain, with_node
 from colocd.core.joint import Spot
 from colocd.core.need import counted, need
 from colocd.core.search import MISSED_SHIFT
 from colocd.core.seats import words
 from colocd.core.service import Closeness
 from colocd.core.view import Job, ServiceView, View
-from colocd.core.why import reasons, why_node
+from colocd.core.why import reasons, short_of, why_node
 from colocd.core.wide import Ask, seated
 
 
