@@ -7,6 +7,7 @@ import pytest
 from tests.api.fake_backend import AT, FakeBackend
 from tests.cli.conftest import Coloc, FixedClock
 
+from coloc_cli.commands.queue import window
 from colocd.api.server import ApiServer
 from colocd.core.view import decode_view
 from colocd.errors import SlurmUnknown
@@ -61,6 +62,24 @@ def test_queue(coloc: Coloc, clock: FixedClock) -> None:
     assert "10m-2h held by coloc" in " ".join(lines[3].split())
     assert [job["ref"] for job in coloc("queue", "-u", "bob,cecil", "--json").json] == ["118_3", "119"]
     assert coloc("queue", "-u", "nobody").out == "no jobs\n"
+
+
+@pytest.mark.parametrize(
+    ("expected", "until", "told"),
+    [
+        ([AT + 600, None], AT + 86_400, "10m-?"),
+        ([None, None], AT + 86_400, ">24h"),
+        ([None, None], None, "?"),
+        ([AT, AT], AT + 86_400, "0m"),
+        (None, None, "-"),
+    ],
+)
+def test_when_a_job_starts(expected: list[float | None] | None, until: float | None, told: str) -> None:
+    """Where no valley long enough is foreseen, that is told, and how far one looked: never "now"."""
+    assert window(expected, until, AT) == told
+
+
+def test_queue_of_oneself(coloc: Coloc) -> None:
     assert coloc("queue", "--me", "--json").json == []
 
 

@@ -39,7 +39,7 @@ def command(app: App, user: str | None, me: bool, as_json: bool) -> None:
         (
             *(job.get(key) for key in ("ref", "user", "name", "state", "gpus", "evictions")),
             "-" if job.get("saved") is None else span(now - job["saved"]),
-            _window(job.get("expected"), job.get("foreseen_until"), now),
+            window(job.get("expected"), job.get("foreseen_until"), now),
             job.get("reason") or "-",
         )
         for job in jobs
@@ -47,7 +47,7 @@ def command(app: App, user: str | None, me: bool, as_json: bool) -> None:
     output.show(TITLES, rows, right="JOBID GPUS EV")
 
 
-def _window(expected: list[float | None] | None, until: float | None, now: float) -> str:
+def window(expected: list[float | None] | None, until: float | None, now: float) -> str:
     """Expected start from now: `10m-2h`; `>24h`: no valley long enough is foreseen, and so far one looked; `?` when nothing is.
 
     `-` for a job that does not wait.
