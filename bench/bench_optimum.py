@@ -39,7 +39,7 @@ from colocd.core.view import View
 
 LIMIT = 20.0
 """Seconds for a proof of a small instance."""
-LARGE_LIMIT = 30.0
+LARGE_LIMIT = 60.0
 """The same for 1,000 nodes and more."""
 LEVELS = {"pairs": ("NVLINK", "NODE"), "flat": ("PIX", "NODE"), "cube": ("NVLINK", "NVLINK_PARTIAL")}
 LARGE_SHAPES = ("cube", "pairs", "quads", "switch")

@@ -156,9 +156,14 @@ def main() -> None:
     cases = [(250, "quads"), (500, "quads"), (1000, "quads"), (1000, "switch")]
     if not options.quick:
         cases += [(4000, "quads"), (12_500, "quads"), (12_500, "switch")]
+    cases_found = []
+    for nodes, shape in cases:
+        began = CLOCK.monotonic()
+        cases_found.append(measure(nodes, (1, 1, 2, 2, 4), shape, options.rounds))
+        sys.stderr.write(f"{nodes} nodes, {shape}: {CLOCK.monotonic() - began:.0f} s\n")
     found = {
         "machine": f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}",
-        "cases": [measure(nodes, (1, 1, 2, 2, 4), shape, options.rounds) for nodes, shape in cases],
+        "cases": cases_found,
     }
     text = json.dumps(found, indent=2) + "\n"
     if options.json:
