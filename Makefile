@@ -43,7 +43,7 @@ test: lint  ## everything CI runs: lint, then all tests (Slurm and PostgreSQL in
 test-fast: setup  ## tests that need neither Slurm nor PostgreSQL
 	@$(PYTEST) $(PARALLEL) -m "not slurm and not service"
 
-test-presets: setup  ## presets with their real libraries, evicted and resumed (about 5 minutes; makes .venv-presets)
+test-presets: setup  ## presets with their real libraries, evicted and resumed (6 to 8 minutes with making .venv-presets)
 	@tools/presets_env.sh
 	@COLOC_TEST_PRESETS=1 $(PYTEST) tests/presets
 
