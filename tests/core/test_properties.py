@@ -78,7 +78,7 @@ SIZES = st.sampled_from([(1, 1), (2, 2), (2, 4), (4, 2), (4, 4), (1, 2)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(VIEWS, SIZES)
 def test_what_is_chosen_is_feasible_and_always_the_same(kind: str, v: View, sizes: tuple[int, int]) -> None:
     found = chosen(v, kind, sizes)
@@ -102,7 +102,7 @@ def test_what_is_chosen_is_feasible_and_always_the_same(kind: str, v: View, size
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(VIEWS, SIZES)
 def test_no_victim_can_be_dropped(kind: str, v: View, sizes: tuple[int, int]) -> None:
     found = chosen(v, kind, sizes)
@@ -114,7 +114,7 @@ def test_no_victim_can_be_dropped(kind: str, v: View, sizes: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(VIEWS, SIZES)
 def test_more_free_gpus_never_cost_more(kind: str, v: View, sizes: tuple[int, int]) -> None:
     before = chosen(v, kind, sizes)
