@@ -49,7 +49,7 @@ def test_replicas_behind_one_url_are_learned_from_their_sum(rig: DaemonRig) -> N
     rig.daemon.answers.apply_service(text.replace("max_replicas = 6", "max_replicas = 2"), "chat.toml")
     rig.endpoint.value = 8.0
     rig.run(20)
-    for n in range(9):
+    for n in range(12):
         rig.endpoint.body = body(8.0, 0.0) if n % 2 else body(14.0, 2.0)
         for _ in range(20):
             rig.daemon.cycle()
