@@ -1,5 +1,6 @@
 """The command line itself: help, errors, exit codes, quiet ends."""
 
+import contextlib
 import os
 import re
 import signal
@@ -165,8 +166,14 @@ def test_interrupted(config_file: Path, daemon: ApiServer, backend: FakeBackend)
     env = {**python_path(), "COLOC_CONFIG": str(config_file)}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
         assert backend.waiting.wait(30)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        # Python drops an interrupt that comes within a callback of its own, as rarely as that is: whoever waits presses again.
+        for _ in range(15):
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                out, err = process.communicate(timeout=2)
+                break
+        else:
+            pytest.fail("an interrupt does not end the command")
     assert (process.returncode, out, err) == (130, b"", b"")
 
 

@@ -51,3 +51,9 @@ def test_a_plan_looks_for_a_bounded_number_of_places_and_says_so(monkeypatch: py
     result = plan(full)
     assert [a.job for a in result.actions if isinstance(a, Release)] == ["50"]
     assert "coloc" not in {note.subject for note in result.notes}
+
+
+@given(st.floats(0.0, 1e6))
+def test_times_for_which_gpus_are_kept(until: float) -> None:
+    rounded = fill.rounded_up(until)
+    assert until <= rounded <= until + min(fill.KEPT_STEP, max(until, 1.0) / 4) + 1e-9

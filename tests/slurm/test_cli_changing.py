@@ -143,6 +143,7 @@ def test_requeue_and_hold_then_release(live: Live) -> None:
     live.slurm.requeue(refs, hold=True)
     jobs = live.reach(JobState.PENDING, refs)
     assert [(jobs[ref].held, jobs[ref].restarts, jobs[ref].gpus) for ref in refs] == [(Held.ADMIN, 1, {})] * 2
+    live.clock.sleep(2.0)  # Slurm fails a job that starts in the second of its requeue ("job credential revoked")
     live.slurm.release(refs)
     assert [live.job(ref).held for ref in refs] == [Held.NO] * 2
     for ref in refs:

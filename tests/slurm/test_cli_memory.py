@@ -83,6 +83,7 @@ def test_a_job_that_starts_again_gets_its_new_gpus(live: Live) -> None:
     live.reach(JobState.PENDING, [first])
     others = [live.start("--gres=gpu:2", "-w", "n1")]
     live.reach(JobState.RUNNING, others)
+    live.clock.sleep(2.0)  # see test_requeue_and_hold_then_release
     live.slurm.release([first])
     live.cluster.run("scontrol", "update", f"jobid={first}", "starttime=now")
     live.reach(JobState.RUNNING, [first])

@@ -5,7 +5,7 @@ what is left over is the job's valley.
 """
 
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, floor, log2
 
 from colocd.core.actions import Action, Hold, Note, Release
 from colocd.core.admission import Reserved, reserve_for, useful_time
@@ -22,7 +22,7 @@ from colocd.core.view import Held, Job, JobFacts, JobState, View
 from colocd.core.wishes import is_wish
 
 KEPT_STEP = 60.0
-"""Times for which GPUs are kept are rounded up to this many seconds: many jobs share what is found out."""
+"""Times for which GPUs are kept are rounded up to this many seconds, short ones less: many jobs share what is found out."""
 
 TRIED = 8
 """Jobs that do not fit for which a reservation is looked for, until one is found."""
@@ -30,6 +30,12 @@ MOST_LOOKS = 1000
 """Times that places are looked for in one plan: each job that starts, and the first of each kind that finds none."""
 _ASIDE = ("Dependency", "BeginTime", "JobArrayTaskLimit")
 """Reasons for which Slurm itself keeps a released job back: it takes no GPUs and is not taken back."""
+
+
+def rounded_up(until: float) -> float:
+    """Seconds rounded up, by at most `KEPT_STEP` and a quarter of them: a job of seconds is not kept out by the next minute."""
+    step = min(KEPT_STEP, 2.0 ** floor(log2(max(until, 1.0) / 4)))
+    return ceil(until / step) * step
 
 
 def waiting(job: Job, facts: JobFacts, policy: Policy) -> bool:
@@ -114,7 +120,7 @@ class _Filling:
 
     def kept(self, until: float, reserved: bool) -> Ints:
         """GPUs that services may need within `until` seconds, and with `reserved` what is kept for a large job."""
-        rounded = ceil(until / KEPT_STEP) * KEPT_STEP
+        rounded = rounded_up(until)
         if (rounded, False) not in self._kept:
             self._kept[rounded, False] = kept_back(self.view, self.ground, rounded, self.placed)
         if not reserved or self._reserved is None:

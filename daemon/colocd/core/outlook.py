@@ -7,11 +7,10 @@ cluster, not per node, so a job that needs a whole node may wait longer than the
 
 from collections.abc import Collection
 from heapq import heapify, heappop, heappush
-from math import ceil
 from typing import NamedTuple
 
 from colocd.core.admission import useful_time
-from colocd.core.fill import KEPT_STEP, waiting
+from colocd.core.fill import rounded_up, waiting
 from colocd.core.need import counted, lead_time, needed, replicas_for
 from colocd.core.queueing import SETTLING, place_of
 from colocd.core.runtimes import remaining
@@ -51,7 +50,7 @@ def windows(view: View, starting: Collection[str] | None = None) -> dict[str, Wi
         facts = view.facts.get(job.ref, JobFacts())
         let = job.state is JobState.PENDING and job.checkpoint is not None and job.held is Held.NO
         if facts.parked is None and (let or waiting(job, facts, view.policy)):
-            useful = ceil(useful_time(job, view.policy, view, facts) / KEPT_STEP) * KEPT_STEP
+            useful = rounded_up(useful_time(job, view.policy, view, facts))
             let = let or (starting is not None and job.ref in starting)
             one = Waiting(job, facts, gpu_count(job), useful, _ready(job, facts, view), let)
             queue.append((place_of(job, facts, view.policy), one))
