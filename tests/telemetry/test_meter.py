@@ -44,6 +44,31 @@ def test_rates_latencies_and_lengths() -> None:
     assert run(first, sample(10)).generation is None, "it was started again"
 
 
+def engines(tick: float, *tokens: tuple[str, float]) -> ServingSample:
+    parts = {"generation_tokens_total": {frozenset({("engine", name)}): value for name, value in tokens}}
+    return sample(tick, tokens=sum(value for _, value in tokens), engines=parts)
+
+
+def test_engines_that_come_and_go_make_no_rate() -> None:
+    """A gateway loses sight of an engine and finds it again: a life's tokens in ten seconds would be a peak of their own."""
+    meter = Meter(1.0, 180.0)
+    steps = (
+        (engines(0, ("0", 1e9), ("1", 2e9)), None),
+        (engines(10, ("0", 1e9 + 50), ("1", 2e9 + 50)), 10.0),
+        (engines(20, ("0", 1e9 + 100)), None),
+        (engines(30, ("0", 1e9 + 150)), 5.0),
+        (engines(40, ("0", 1e9 + 200), ("1", 2e9 + 100)), None),
+        (engines(50, ("0", 1e9 + 250), ("1", 2e9 + 150)), 10.0),
+        (engines(60, ("0", 3e9), ("1", 20.0)), None),
+        (engines(70, ("0", 3e9 + 50), ("1", 70.0)), 10.0),
+    )
+    found = [meter.take("1", one, one.tick or 0.0) for one, _ in steps]
+    assert [made.generation for made in found] == [rate for _, rate in steps]
+    assert "of other engines" in found[4].why
+    assert "restarted" in found[6].why, "one engine's counter fell, though the others' growth hides it in the sum"
+    assert all(made.doubt is None for made in found), "requests run"
+
+
 def test_a_server_that_started_again_is_not_idle() -> None:
     """The peak is not over because the counters are at zero: until it serves again, or for a quarter of an hour."""
     meter = Meter(1.0, 180.0)

@@ -22,7 +22,8 @@ _VANISH = 3.0
 """Requests that must have been running: one or two may end without a trace."""
 QUANTILE = 0.9
 """Of the latencies: what nine of ten requests see."""
-_COUNTERS = ("prompt_tokens_total", "generation_tokens_total", "requests_total")
+_TOKENS = ("prompt_tokens_total", "generation_tokens_total")
+_COUNTERS = (*_TOKENS, "requests_total")
 
 
 class Metered(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,10 +78,14 @@ class Meter:
         if gap < 0 or gap > self._max_gap:
             self._start(job, sample, tick)
             return self._made(sample, why="the last sample is too old for a rate")
-        if any(_fell(getattr(old, name), getattr(sample, name)) for name in _COUNTERS):
+        if any(_fell(old, sample, name) for name in _COUNTERS):
             self._start(job, sample, tick)
             self._doubted = (tick, "its server was started again and has served nothing since")
             return self._made(sample, why="its counters started again (the server was restarted)")
+        if any(_others(old, sample, name) for name in _TOKENS):
+            # An engine that joins brings what it has counted in its life: no rate and no latency of now.
+            self._start(job, sample, tick)
+            return self._made(sample, why="its counters are of other engines than in the last sample")
         self._watch(old, sample, tick, gap)
         self._past.append(sample)
         while len(self._past) > 2 and tick - _tick(self._past[1]) >= WINDOW:
@@ -171,5 +176,16 @@ def _queued(sample: ServingSample) -> float | None:
     return sample.waiting if sample.waiting_capacity is None else sample.waiting_capacity
 
 
-def _fell(old: float | None, new: float | None) -> bool:
-    return old is not None and new is not None and new < old
+def _fell(old: ServingSample, new: ServingSample, name: str) -> bool:
+    """Whether a counter began anew: its sum, or that of one engine while the others' growth hides it."""
+    a, b = getattr(old, name), getattr(new, name)
+    if a is None or b is None:
+        return False
+    before, now = old.engines.get(name, {}), new.engines.get(name, {})
+    return b < a or any(now.get(labels, value) < value for labels, value in before.items())
+
+
+def _others(old: ServingSample, new: ServingSample, name: str) -> bool:
+    """Whether both tell a counter, but of other engines."""
+    before, now = old.engines.get(name), new.engines.get(name)
+    return before is not None and now is not None and before.keys() != now.keys()

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from colocd.telemetry.names import FACTS, SERVERS, SPREADS, Source, measures, sources
+from colocd.telemetry.names import COUNTERS, FACTS, SERVERS, SPREADS, Source, measures, sources
 from colocd.telemetry.spread import Spread, spread_of
 
 __all__ = ["BODY_LIMIT", "FACTS", "SERVERS", "SPREADS", "ServingSample", "measures", "parse_serving"]
@@ -22,13 +22,16 @@ STALE = 60.0
 """Seconds after which a value that carries a time of its own is too old."""
 
 
+Labels = frozenset[tuple[str, str]]
+
+
 class ServingSample(msgspec.Struct, frozen=True, kw_only=True):
     """One scrape of one server, summed over its engines and models. None: not told; `reasons` says why, by fact.
 
     `running`, `waiting` are requests; `waiting_capacity` those that wait because the server is full. `kv_use` is 0..1 of the
     fullest engine, `kv_tokens` how many tokens the KV cache holds. `*_total` count since the server's start; `requests_total`
-    those that have ended. Histograms (seconds, or tokens of ended requests) count since then, too. `at` is Unix seconds, `tick`
-    monotonic seconds of the reading.
+    those that have ended. Histograms (seconds, or tokens of ended requests) count since then, too. `engines`: each counter by the
+    labels of its series. `at` is Unix seconds, `tick` monotonic seconds of the reading.
     """
 
     running: float | None = None
@@ -46,6 +49,7 @@ class ServingSample(msgspec.Struct, frozen=True, kw_only=True):
     itl: Spread | None = None
     prompt_lengths: Spread | None = None
     output_lengths: Spread | None = None
+    engines: Mapping[str, Mapping[Labels, float]] = msgspec.field(default_factory=dict)
     reasons: Mapping[str, str] = msgspec.field(default_factory=dict)
     at: float | None = None
     tick: float | None = None
@@ -58,8 +62,10 @@ _MOST_REQUESTS = 1e6
 """More requests at once than one server can hold."""
 _LIMITS = dict.fromkeys(("running", "waiting", "waiting_capacity"), _MOST_REQUESTS)
 
-_SAME = frozenset({"tp_rank"})
-"""Labels of workers that all tell the same number (SGLang with metrics of all schedulers): the largest counts, not the sum."""
+_SAME = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})
+"""Labels of workers that all tell the same number (SGLang; its engines differ in dp_rank): the largest counts, not the sum."""
+_PART = "priority"
+"""Label of a gauge that SGLang tells in all (empty) and by priority: only what is told in all counts."""
 
 
 def parse_serving(
@@ -75,6 +81,7 @@ def parse_serving(
     `series`: names of the service file's own, per fact. `at`: when it was read, to tell values with an old time of their own.
     """
     wanted = sources(server, series or {})
+    text = text.removeprefix("\ufeff")
     spoilt = _spoilt(text)
     if spoilt is not None:
         return ServingSample(reasons=dict.fromkeys((*FACTS, *SPREADS), spoilt), at=at, tick=tick)
@@ -83,6 +90,7 @@ def parse_serving(
     found = _collect(text, names | buckets)
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
+    engines: dict[str, Mapping[Labels, float]] = {}
     for fact in (*FACTS, *SPREADS):
         if fact not in wanted:
             reasons[fact] = f"{server} does not tell it"
@@ -91,10 +99,12 @@ def parse_serving(
             if fact in SPREADS:
                 values[fact] = _read_spread(found, wanted[fact], at)
             else:
-                values[fact] = _read(found, wanted[fact], fact, at)
+                values[fact], parts = _read(found, wanted[fact], fact, at)
+                if fact in COUNTERS:
+                    engines[fact] = parts
         except ValueError as wrong:
             reasons[fact] = str(wrong)
-    return ServingSample(**values, reasons=reasons, at=at, tick=tick)
+    return ServingSample(**values, engines=engines, reasons=reasons, at=at, tick=tick)
 
 
 class _Series:
@@ -145,20 +155,23 @@ def _name_end(line: str) -> int:
     return min(ends, default=len(line))
 
 
-def _read(series: Mapping[str, _Series], wanted: Iterable[Source], fact: str, at: float | None) -> float:
-    """Sum (or largest) of the first source that is there; raises ValueError with the reason."""
+def _read(
+    series: Mapping[str, _Series], wanted: Iterable[Source], fact: str, at: float | None
+) -> tuple[float, dict[Labels, float]]:
+    """Sum (or largest) of the first source that is there, and its parts; raises ValueError with the reason."""
     largest = fact == "kv_use"
     for source in wanted:
         found = _values(series.get(source.name), source, at)
-        values = [value for by_bound in found.values() for value in by_bound.values()]
-        if not values:
+        parts = {labels: value for labels, by_bound in found.items() for value in by_bound.values()}
+        if not parts:
             continue
+        values = parts.values()
         total = max(values) if largest else math.fsum(values)
         if largest and total > 1.01:
             raise ValueError(f"{source.name} is {total:g}, but a share is at most 1")
         if total > _LIMITS.get(fact, math.inf):
             raise ValueError(f"{source.name} is {total:g}, more than one server can hold")
-        return min(total, 1.0) if largest else total
+        return min(total, 1.0) if largest else total, parts
     raise _missing(wanted)
 
 
@@ -183,12 +196,10 @@ def _missing(wanted: Iterable[Source]) -> ValueError:
     return ValueError(f"{' and '.join(_shown(source) for source in wanted)} is not in the answer")
 
 
-def _values(
-    series: _Series | None, source: Source, at: float | None
-) -> dict[frozenset[tuple[str, str]], dict[str, float]]:
+def _values(series: _Series | None, source: Source, at: float | None) -> dict[Labels, dict[str, float]]:
     """Values by labels (without `le`), then by `le`; empty: the source is not there."""
-    values: dict[frozenset[tuple[str, str]], dict[str, float]] = {}
-    seen: set[frozenset[tuple[str, str]]] = set()
+    values: dict[Labels, dict[str, float]] = {}
+    seen: set[Labels] = set()
     if series is None:
         return values
     if len(series.lines) > _MOST_SERIES:
@@ -215,6 +226,8 @@ def _values(
         by_bound[bound] = max(value, by_bound.get(bound, 0.0))
     if values and series.type not in (None, "untyped", "unknown", source.type):
         raise ValueError(f"{source.name} is a {series.type:.20}, not a {source.type}")
+    if source.type == "gauge" and any((_PART, "") in labels for labels in values):
+        return {labels: told for labels, told in values.items() if dict(labels).get(_PART, "") == ""}
     return values
 
 
@@ -229,10 +242,14 @@ _PLAIN = re.compile(
     r'[A-Za-z_:][\w:]*(?:\{((?:[A-Za-z_]\w*="[^"\\]*",?)*)\})? ([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)'
 )
 _LABEL = re.compile(r'([A-Za-z_]\w*)="([^"\\]*)"')
+_EXEMPLAR = re.compile(r'((?:[^"#]|"(?:[^"\\]|\\.)*")*) # \{.*')
+"""OpenMetrics may tell behind a value of which request it is an example."""
 
 
 def _sample(line: str, name: str) -> tuple[dict[str, str], float, float | None]:
     """Labels, value and time (Unix seconds; None: it carries none) of one line: one bad line must not spoil the others."""
+    example = _EXEMPLAR.fullmatch(line) if " # {" in line else None
+    line = line if example is None else example[1]
     plain = _PLAIN.fullmatch(line)
     if plain is not None:
         pairs = _LABEL.findall(plain[1] or "")
