@@ -157,6 +157,7 @@ def test_other_servers(server: str, text: str, facts: tuple[float | None, ...]) 
         ("# TYPE vllm:num_requests_running histogram\nvllm:num_requests_running 1", "is a histogram, not a gauge"),
         ("\n".join(f'vllm:num_requests_running{{e="{n}"}} 1' for n in range(5000)), "5000 series"),
         ("xvllm:num_requests_running 1", "is not in the answer"),
+        (f'vllm:num_requests_running{{a="{"x" * 70_000}"}} 1', "a line of 70035 characters"),
         ("", "is not in the answer"),
     ],
 )

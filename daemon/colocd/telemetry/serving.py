@@ -56,6 +56,8 @@ class ServingSample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _MOST_SERIES = 4096
+_LONGEST = 1 << 16
+"""Characters of a line that is read; reading longer ones would take memory many times their length."""
 _MOST = 1e18
 """More of anything than a server can count in a lifetime."""
 _MOST_REQUESTS = 1e6
@@ -248,6 +250,8 @@ _EXEMPLAR = re.compile(r'((?:[^"#]|"(?:[^"\\]|\\.)*")*) # \{.*')
 
 def _sample(line: str, name: str) -> tuple[dict[str, str], float, float | None]:
     """Labels, value and time (Unix seconds; None: it carries none) of one line: one bad line must not spoil the others."""
+    if len(line) > _LONGEST:
+        raise ValueError(f"{name} has a line of {len(line)} characters")
     example = _EXEMPLAR.fullmatch(line) if " # {" in line else None
     line = line if example is None else example[1]
     plain = _PLAIN.fullmatch(line)
