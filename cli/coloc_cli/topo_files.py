@@ -5,7 +5,7 @@ from pathlib import Path
 
 from coloc_topology.errors import TopologyError
 from coloc_topology.hostlist import expand
-from coloc_topology.source import Source, read_source
+from coloc_topology.source import Source, decode, read_source
 from colocd.errors import BadFile, BadRequest
 
 HINT = "give an output of `nvidia-smi topo -m` or `rocm-smi --showtopo`, a dump of `coloc topo dump`, or a gres.conf"
@@ -25,7 +25,7 @@ def read_text(path: str) -> str:
         raise BadFile(f"{path} cannot be read: {reason}", HINT) from None
     if len(data) > LARGEST:
         raise BadFile(f"{path} is larger than {LARGEST >> 20} MiB", HINT)
-    return data.decode("utf-8", errors="replace")
+    return decode(data)
 
 
 def read_file(path: str, text: str | None = None) -> Source:

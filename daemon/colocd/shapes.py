@@ -12,7 +12,7 @@ from coloc_topology.gres_conf import NodeGres, read_gres_conf
 from coloc_topology.hostlist import expand, fold
 from coloc_topology.shape import Level, Shape
 from coloc_topology.slurm_conf import gpu_types
-from coloc_topology.source import Source, read_source
+from coloc_topology.source import Source, decode, read_source
 from coloc_topology.subsets import MAX_GPUS
 from colocd.config import TopologyConfig
 from colocd.errors import BadConfig
@@ -73,7 +73,7 @@ def load_shapes(
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_bytes().decode("utf-8", errors="replace")
+        return decode(Path(path).read_bytes())
     except OSError as error:
         raise BadConfig(f"{path}: {error.strerror or 'cannot be read'}") from error
 

@@ -82,6 +82,38 @@ def test_order_of_types_is_slurms() -> None:
     ]  # fmt: skip
 
 
+def test_the_other_names_of_the_keys() -> None:
+    text = "Name=gpu Files=/dev/nvidia0 CPUs=0-7 Link=-1,2\nName=gpu Files=/dev/nvidia1 CPUs=0-7 Link=2,-1\n"
+    node = read_gres_conf(text).node("n1")
+    assert [(gpu.file, gpu.cores) for gpu in node.gpus] == [("/dev/nvidia0", "0-7"), ("/dev/nvidia1", "0-7")]
+    assert node.shape is not None
+    assert node.shape.links == (("X", "NV2"), ("NV2", "X"))
+    assert len(read_gres_conf("Name=gpu Files=/dev/nvidia[0-7] Cores=0-7\n").node("n1").gpus) == 8
+
+
+def test_types_in_any_case() -> None:
+    text = "Name=gpu Type=b File=/dev/nvidia0 Cores=0\nName=gpu Type=a File=/dev/nvidia1 Cores=0\n"
+    assert [gpu.type for gpu in read_gres_conf(text).node("n1", ("A", "B")).gpus] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("AutoDetect=nvml\nName=gpu AutoDetect=off File=/dev/nvidia[0-3] Cores=0-7\n", "nvml"),
+        ("AutoDetect=off\nName=gpu File=/dev/nvidia[0-3] Cores=0-7 AutoDetect=nvml\n", "off"),
+        ("AutoDetect=nvml\nNodeName=n1 Name=gpu AutoDetect=off File=/dev/nvidia[0-3] Cores=0-7\n", "off"),
+        ("AutoDetect=off Name=gpu File=/dev/nvidia[0-3] Cores=0-7\n", "off"),
+        ("Name=gpu AutoDetect=nvml File=/dev/nvidia[0-3] Cores=0-7\n", None),
+        ("NodeName=n1 AutoDetect=nvml\nAutoDetect=off\nName=gpu File=/dev/nvidia[0-3] Cores=0-7\n", "nvml"),
+    ],
+)
+def test_which_autodetect_counts(text: str, counts: str | None) -> None:
+    """As `slurmd -G` of 22.05.8 shows: behind Name= without NodeName= it has no effect."""
+    node = read_gres_conf(text).node("n1")
+    assert node.autodetect == counts
+    assert (node.shape is None) == (counts == "nvml")
+
+
 def test_zero_links_say_nothing() -> None:
     text = "Name=gpu File=/dev/nvidia0 Cores=0-7 Links=-1,0\nName=gpu File=/dev/nvidia1 Cores=0-7 Links=0,-1\n"
     gres = read_gres_conf(text).node("n")

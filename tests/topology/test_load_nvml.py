@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from coloc_topology.nvml_facts import Fabric, NvLink, NvmlFacts, NvmlGpu, NvmlPair, encode_facts
-from coloc_topology.source import kind_of, read_source
+from coloc_topology.source import decode, kind_of, read_source
 from colocd.config import TopologyConfig, TopologySource
 from colocd.errors import BadConfig
 from colocd.network import NodeDomains
@@ -69,6 +69,14 @@ def test_leaf_switches_and_blocks(tmp_path: Path) -> None:
     loaded = load(tmp_path, DUMP, "gb1")
     assert loaded.problems[-1].startswith("switches and blocks are unknown: topology.yaml, line 1")
     assert set(loaded.domains) == {"gb1"}
+
+
+def test_files_of_powershell(tmp_path: Path) -> None:
+    file = tmp_path / "smi.txt"
+    file.write_bytes((SMI / "hgx_a100_8xA100_4nic.txt").read_text().encode("utf-16"))
+    config = TopologyConfig(sources=(TopologySource(nodes="n1", file=str(file)),))
+    assert load_shapes(config, [("n1", 8)], str(tmp_path / "slurm.conf")).shapes["smi"].links[0][1] == "NV12"
+    assert decode(b"\xff\xfe\x00") == "\ufffd"
 
 
 def test_kinds_of_files() -> None:

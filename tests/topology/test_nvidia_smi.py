@@ -138,6 +138,63 @@ def test_refused(text: str, error: str) -> None:
     assert str(caught.value).startswith(error)
 
 
+H100X4 = """\
+        GPU0    GPU1    GPU2    GPU3    NIC0    NIC1    CPU Affinity    NUMA Affinity   GPU NUMA ID
+GPU0     X      NV6     NV6     NV6     PIX     SYS     6,14,22,30      3               N/A
+GPU1    NV6      X      NV6     NV6     SYS     PIX     4,12,20,28      1               N/A
+GPU2    NV6     NV6      X      NV6     SYS     SYS     7,15,23,31      7               N/A
+GPU3    NV6     NV6     NV6      X      SYS     SYS     5,13,21,29      5               N/A
+NIC0    PIX     SYS     SYS     SYS      X      SYS
+NIC1    SYS     PIX     SYS     SYS     SYS      X
+"""
+GB200 = """\
+\tGPU0\tGPU1\tNIC0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID
+GPU0\t X \tNV18\tNODE\t0-71\t0,2-17\t\tN/A
+GPU1\tNV18\t X \tSYS\t72-143\t1\t\t18
+NIC0\tNODE\tSYS\t X \t\t\t\t
+"""
+
+
+def wrapped(text: str, columns: int) -> str:
+    return "\n".join(
+        line[at : at + columns] for line in text.split("\n") for at in range(0, max(1, len(line)), columns)
+    )
+
+
+def test_lists_of_single_cpus_and_memory_nodes_of_gpus() -> None:
+    read = read_topo(H100X4)
+    assert (read.shape.cores[0], read.shape.numa) == ("6,14,22,30", (3, 1, 7, 5))
+    grace = read_topo(GB200)
+    assert (grace.numa, grace.shape.numa, grace.shape.cores) == (("0,2-17", "1"), (None, 1), ("0-71", "72-143"))
+
+
+def test_copies_from_elsewhere() -> None:
+    want = read_topo(H100X4)
+    for text in (
+        H100X4.replace("  ", "\u00a0 "),
+        H100X4.replace("\n", "\r\n"),
+        H100X4.replace("\n", "\n\n"),
+        "\n\n" + "\n".join("    " + line for line in H100X4.split("\n")),
+        "\x1b]0;root@n1\x07\x1b[?2004hroot@n1:~# nvidia-smi topo -m\r\n\x1b[?2004l\r" + H100X4 + "root@n1:~# exit\n",
+    ):
+        assert read_topo(text) == want
+
+
+@pytest.mark.parametrize("sign", ["N/A", "ERR!", "DIS", "?", "NV0", "nv6", "NV5"])
+def test_a_cell_that_says_something_else_than_its_mirror(sign: str) -> None:
+    damaged = H100X4.replace("GPU2    NV6", f"GPU2    {sign}")
+    with pytest.raises(TopologyError) as caught:
+        read_topo(damaged)
+    assert (caught.value.line, caught.value.column) == (4, 9)
+    assert "NV6" in str(caught.value)
+    assert sign in str(caught.value)
+
+
+def test_a_path_to_a_nic_that_one_half_does_not_know() -> None:
+    read = read_topo(H100X4.replace("NIC0    PIX", "NIC0    N/A"))
+    assert read.nics[0].links == (None, "SYS", "SYS", "SYS")
+
+
 def same_or_unknown(read: NodeTopology, whole: NodeTopology) -> None:
     """No wrong fact: all links are there and right; any other fact is right or None."""
     assert read.shape.links == whole.shape.links
@@ -147,6 +204,23 @@ def same_or_unknown(read: NodeTopology, whole: NodeTopology) -> None:
     for nic in read.nics:
         if nic.name in right_nics:
             assert all(link in (None, right) for link, right in zip(nic.links, right_nics[nic.name], strict=True))
+
+
+@pytest.mark.parametrize("columns", range(12, 108, 2))
+def test_wrapped_lines(columns: int) -> None:
+    try:
+        read = read_topo(wrapped(H100X4, columns))
+    except TopologyError:
+        return
+    assert columns > 88  # only the last column goes over
+    same_or_unknown(read, read_topo(H100X4))
+    assert [nic.name for nic in read.nics] == ["NIC0", "NIC1"]
+
+
+@pytest.mark.parametrize("before", ["gpu01: ", "0: ", "> ", "[1] "])
+def test_something_before_every_line(before: str) -> None:
+    with pytest.raises(TopologyError, match=r"^line 1, column 1: '\S+' stands before GPU0"):
+        read_topo("".join(before + line for line in H100X4.splitlines(keepends=True)))
 
 
 @settings(max_examples=300, deadline=None)

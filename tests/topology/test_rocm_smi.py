@@ -78,7 +78,7 @@ def test_a_cut_row_is_taken_from_its_mirror() -> None:
         ),
         (output() + output(), "a second table of weight"),
         (output().replace("GPU3   XGMI", "GPU2   XGMI"), "a second row of GPU2"),
-        (output().replace("GPU3   XGMI", "GPUX   XGMI"), "does not have rows"),
+        (output().replace("GPU3   XGMI", "GPUX   XGMI"), "does not have the 8 rows GPU0 to GPU7"),
     ],
 )
 def test_damaged(text: str, said: str) -> None:
@@ -96,3 +96,29 @@ def test_any_damage_is_told(at: int, junk: str) -> None:
             assert "\n" not in error.reason  # noqa: PT017 -- any error of that kind will do
         else:
             assert all(shape.links[i][j] == shape.links[j][i] for i in range(shape.gpus) for j in range(i))
+
+
+def test_cut_anywhere() -> None:
+    whole = read_rocm(output())
+    for end in range(len(output())):
+        try:
+            read = read_rocm(output()[:end])
+        except TopologyError:
+            continue
+        assert read.links == whole.links
+        assert all(node in (None, right) for node, right in zip(read.numa, whole.numa, strict=True))
+
+
+def test_a_line_missing_anywhere() -> None:
+    lines = output().split("\n")
+    for gone in range(len(lines)):
+        try:
+            read = read_rocm("\n".join(lines[:gone] + lines[gone + 1 :]))
+        except TopologyError:
+            continue
+        assert read.links == read_rocm(output()).links
+
+
+def test_terminals_and_line_ends() -> None:
+    text = output().replace("GPU0", "\x1b[1mGPU0\x1b[0m").replace("\n", "\r\n")
+    assert read_rocm("WARNING: AMD GPU device(s) is/are in a low-power state.\n" + text) == read_rocm(output())

@@ -81,7 +81,16 @@ def gres(s: Subject, found: Findings) -> None:
         found.error("file-twice", f"{twice} stands for {files.count(twice)} of its GPUs")
     if s.gpus and len(files) < len(s.gpus):
         missing = idx(mask_of(gpu.index for gpu in s.gpus if gpu.file is None))
-        found.warning("file-missing", f"GPU {missing} has no File, so slurmd confines no job to its devices")
+        if files:
+            found.error(
+                "file-missing", f"GPU {missing} has no File, but others have; slurmd refuses to start with that"
+            )
+        else:
+            found.warning("file-missing", f"GPU {missing} has no File, so slurmd confines no job to its devices")
+    untyped = [gpu.index for gpu in s.gpus if not gpu.type]
+    if untyped and len(untyped) < len(s.gpus):
+        text = f"GPU {idx(mask_of(untyped))} has no Type, but others have; slurmd refuses to start with that"
+        found.error("types", text)
     some = [gpu.index for gpu in s.gpus if gpu.links is None]
     if some and len(some) < len(s.gpus):
         found.warning("links-missing", f"GPU {idx(mask_of(some))} has no Links, but others have")
@@ -103,7 +112,8 @@ def slurm(s: Subject, found: Findings) -> None:
         text = f"Cores={far[0].cores} of GPU {far[0].index} is beyond the {s.node.all_cores} cores that Slurm counts"
         found.error("cores-range", f"{text}; Slurm takes that for an error")
     kinds = {kind for kind, _ in s.node.types}
-    strange = sorted(kinds - {gpu.type for gpu in s.gpus})
+    known = {gpu.type.lower() for gpu in s.gpus}
+    strange = sorted(kind for kind in kinds if kind.lower() not in known)
     if kinds and "" not in kinds and strange and s.detects is None:
         found.error("types", f"Slurm expects GPUs of type {', '.join(strange)}, but gres.conf has none of them")
 

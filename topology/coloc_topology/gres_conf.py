@@ -51,10 +51,12 @@ class NodeGres(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A line of gres.conf: the nodes it is for (None: all), and its GPUs, still without index."""
+    """A line of gres.conf: the nodes it is for (None: all), and its GPUs, still without index.
+
+    `autodetect` is None, too, where slurmd lets it count for nothing: behind the `Name=` of a line for all nodes.
+    """
 
     nodes: dict[str, None] | None
-    is_global: bool
     autodetect: str | None
     gpus: tuple[Gpu, ...]
 
@@ -116,9 +118,11 @@ def _entry(line: Line, complaints: list[TopologyError] | None) -> _Entry:
     names = line.values.get("nodename")
     name = line.text("name")
     autodetect = line.text("autodetect")
+    keys = list(line.values)
+    if names is None and name is not None and "autodetect" in keys[keys.index("name") :]:
+        autodetect = None  # slurmd: "In-line AutoDetect requires NodeName to take effect"
     return _Entry(
         nodes=None if names is None else dict.fromkeys(expand(*names)),
-        is_global=names is None and name is None,
         autodetect=None if autodetect is None else autodetect.lower(),
         gpus=_gpus(line, complaints) if name is not None and name.lower() == "gpu" else (),
     )
@@ -126,7 +130,9 @@ def _entry(line: Line, complaints: list[TopologyError] | None) -> _Entry:
 
 def _gpus(line: Line, complaints: list[TopologyError] | None) -> tuple[Gpu, ...]:
     """The GPUs of one line, all with index 0 for now."""
-    file, several = line.values.get("file"), line.text("multiplefiles")
+    file, several = line.values.get("file") or line.values.get("files"), line.text("multiplefiles")
+    if file is not None and several is not None:
+        raise TopologyError("File and MultipleFiles in one line; slurmd refuses that", file.line, file.column)
     files: tuple[str | None, ...] = expand(*file) if file is not None else (several,) if several is not None else ()
     count = line.values.get("count")
     if count is not None:
@@ -138,15 +144,16 @@ def _gpus(line: Line, complaints: list[TopologyError] | None) -> tuple[Gpu, ...]
     cores = line.values.get("cores") or line.values.get("cpus")
     if cores is not None and cpulist.ranges(cores.text) is None:
         raise TopologyError(f"Cores={cores.text[:60]} is not a list of cores", cores.line, cores.column)
+    told = line.values.get("links") or line.values.get("link")
     try:
-        links = _links(line.values.get("links"), len(files))
+        links = _links(told, len(files))
     except TopologyError as error:
         if complaints is None:
             raise
         complaints.append(error)
         links = None
     flags = tuple(flag for flag in (line.text("flags") or "").split(",") if flag)
-    at = line.values["links"].column if "links" in line.values else line.values["name"].column
+    at = (told or line.values["name"]).column
     kind, near = line.text("type") or "", None if cores is None else cores.text
     return tuple(Gpu(0, kind, file, links, near, flags, line.number, at) for file in files)
 
@@ -176,8 +183,8 @@ def _links(value: Value | None, devices: int) -> tuple[int, ...] | None:
 def _ordered(entries: Sequence[_Entry], types: Sequence[str]) -> tuple[Gpu, ...]:
     """The GPUs of the entries with Slurm's indices."""
     listed = [gpu for entry in entries for gpu in entry.gpus]
-    order = {name: place for place, name in enumerate(types)}
-    listed.sort(key=lambda gpu: order.get(gpu.type, len(order)))
+    order = {name.lower(): place for place, name in enumerate(types)}  # Slurm's types are the same in any case
+    listed.sort(key=lambda gpu: order.get(gpu.type.lower(), len(order)))
     return tuple(msgspec.structs.replace(gpu, index=index) for index, gpu in enumerate(listed))
 
 
@@ -196,8 +203,8 @@ def _node_gres(entries: Sequence[_Entry], types: Sequence[str]) -> NodeGres:
 
 
 def _told(entries: Sequence[_Entry]) -> list[str]:
-    own = [entry.autodetect for entry in entries if entry.autodetect is not None and not entry.is_global]
-    return own or [entry.autodetect for entry in entries if entry.autodetect is not None and entry.is_global]
+    told = [(entry.nodes, entry.autodetect) for entry in entries if entry.autodetect is not None]
+    return [value for nodes, value in told if nodes is not None] or [value for _, value in told]
 
 
 def _shape(gpus: Sequence[Gpu]) -> tuple[Shape | None, str | None]:

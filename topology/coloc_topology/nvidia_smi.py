@@ -82,6 +82,8 @@ def _pair(table: Table, a: str, b: str) -> str:
         if cell is not None and (cell.word == "X") != (a == b):
             reason = f"{cell.word} where {row} meets {column}; cells are missing or shifted in this row"
             raise TopologyError(reason, table.rows[row].line, cell.column)
+    for row, column, cell in ((a, b, there), (b, a, here)):
+        _refuse_other(table, row, column, cell)
     if here is None and there is None:
         if a == b and "GPU1" in table.devices:
             return "X"
@@ -94,6 +96,18 @@ def _pair(table: Table, a: str, b: str) -> str:
     return (here or there or Cell("", 0)).word
 
 
+def _refuse_other(table: Table, row: str, column: str, mirror: Cell | None) -> None:
+    """A row that has something else than a link word in a cell (`N/A`, `ERR!`) contradicts the mirror cell."""
+    line = table.rows.get(row)
+    stop = None if line is None else line.stop
+    word = "X" if row == column else None if mirror is None else mirror.word
+    if line is not None and stop is not None and stop.device == column and word is not None and not stop.may_be(word):
+        reason = f"{stop.word!r} is no link word, but between {column} and {row} stands {word}"
+        if row == column:
+            reason = f"{stop.word!r} where {row} meets itself; cells are missing or shifted in this row"
+        raise TopologyError(reason, line.line, stop.column)
+
+
 def _missing(table: Table, a: str, b: str) -> TopologyError:
     if a == b:
         return TopologyError("the matrix under this header has no row of GPU0; it was cut", table.line, 1)
@@ -104,14 +118,17 @@ def _missing(table: Table, a: str, b: str) -> TopologyError:
         )
     if row.stop is None:
         return TopologyError(f"no cell tells the link between {a} and {b}", row.line, 1)
-    column, word = row.stop
-    what = f"{word!r} is no link word" if word else "the row ends here"
-    return TopologyError(f"{what}, so the link between {a} and {b} is not told", row.line, column)
+    what = f"{row.stop.word!r} is no link word" if row.stop.word else "the row ends here"
+    return TopologyError(f"{what}, so the link between {a} and {b} is not told", row.line, row.stop.column)
 
 
 def _near(table: Table, nic: str, gpu: str) -> str | None:
     """The word for a NIC and a GPU; None: in neither half, or the halves differ."""
     words = {cell.word for cell in (_cell(table, gpu, nic), _cell(table, nic, gpu)) if cell is not None}
+    for row, column in ((gpu, nic), (nic, gpu)):
+        stop = table.rows[row].stop if row in table.rows else None
+        if stop is not None and stop.device == column and not all(map(stop.may_be, words)):
+            return None
     return words.pop() if len(words) == 1 and "X" not in words else None
 
 

@@ -3,6 +3,7 @@
 import re
 from typing import NamedTuple
 
+from coloc_topology import ansi
 from coloc_topology.errors import TopologyError
 
 ALIASES = {"SOC": "SYS", "PSB": "PIX"}
@@ -11,7 +12,6 @@ ALIASES = {"SOC": "SYS", "PSB": "PIX"}
 FACTS = ("CPU Affinity", "NUMA Affinity", "GPU NUMA ID")
 """Columns after the devices, in nvidia-smi's order."""
 
-_ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 _FACT = re.compile(r"CPU\s*Affinity|NUMA\s*Affinity|GPU\s*NUMA\s*ID")
 _GLUED = re.compile(r"(?<=[0-9])(?=GPU[0-9]|NIC[0-9]|mlx)")
 # A word ends at a blank or where the next glued word starts; NV4 followed by "0-31" or "-3" could mean anything.
@@ -19,6 +19,10 @@ _WORD = re.compile(r"(NV[1-9][0-9]{0,2}|NODE|SYS|SOC|PHB|PXB|PIX|PSB|X)(?=[A-Z\s
 _HEADER = re.compile(r"\s*GPU0(?![0-9])\s*(\S.*)", re.DOTALL)
 _GPU_ROW = re.compile(r"\s*(GPU[0-9]+)(?![0-9])")
 _CUT_END = re.compile(r"(NV[0-9]*|[0-9,-]+)$")
+_INSIDE = re.compile(r"\S.*?(?=\s*GPU0\s+(GPU1|NIC0|CPU\s*Affinity)\b)")
+_REST = re.compile(
+    r"((?!GPU|NIC|mlx)\S*\s+)?((NV[0-9]+|NODE|SYS|SOC|PHB|PXB|PIX|PSB|X|N/A|[0-9][0-9,-]*)(\s+|$))+|.*Affinity.*"
+)
 
 
 class Cell(NamedTuple):
@@ -28,13 +32,29 @@ class Cell(NamedTuple):
     column: int
 
 
+class Stop(NamedTuple):
+    """Where a row stopped to be readable: column, the word there ("": the row ends), and the device whose cell it should be.
+
+    `device` None: behind the last one. `cut`: the text itself ends in this line.
+    """
+
+    column: int
+    word: str
+    device: str | None
+    cut: bool
+
+    def may_be(self, word: str) -> bool:
+        """Whether a link word may have stood there: run together with what follows it, cut, or lost."""
+        return self.word.startswith(word) or not self.word or (self.cut and word.startswith(self.word))
+
+
 class Row(NamedTuple):
-    """One device's row: cells by column name, facts by name, and where reading stopped if it did (column, text)."""
+    """One device's row: cells by column name, facts by name, and where reading stopped; None: it was read to its end."""
 
     line: int
     cells: dict[str, Cell]
     facts: dict[str, str]
-    stop: tuple[int, str] | None
+    stop: Stop | None
 
 
 class Table(NamedTuple):
@@ -48,13 +68,13 @@ class Table(NamedTuple):
 
 def read_table(text: str) -> Table:
     """Find and split the matrix. Raises `TopologyError` if there is none, two, or one that does not fit its header."""
-    lines = [_ANSI.sub("", line.rstrip("\r")) for line in text.removeprefix("\ufeff").split("\n")]
+    lines = [ansi.plain(line) for line in text.removeprefix("\ufeff").split("\n")]
     if lines[-1].strip():
         # The text ends inside a line: a number at its very end may be the first half of a longer one.
         lines[-1] = _CUT_END.sub("", lines[-1])
     start = next((i for i, line in enumerate(lines) if _is_header(line)), None)
     if start is None:
-        raise TopologyError("this is no output of `nvidia-smi topo -m`: no line names GPU0 and further columns")
+        raise _no_header(lines)
     devices, facts = _columns(lines[start], start + 1)
     rows: dict[str, Row] = {}
     end = start + 1
@@ -67,16 +87,30 @@ def read_table(text: str) -> Table:
         name = _label(line, devices)
         gpu = _GPU_ROW.match(line)
         if name is None and gpu is None:
+            if _REST.fullmatch(line.strip()):
+                reason = (
+                    "cells without a device in front: lines were wrapped; give them as long as nvidia-smi prints them"
+                )
+                raise TopologyError(reason, number, 1)
             continue
         if name is None or (gpu is not None and gpu[1] != name):
             raise TopologyError(f"row {gpu[1] if gpu else name} has no column in the header", number, 1)
-        row = _row(line, number, name, devices, facts)
+        row = _row(line, number, name, devices, facts, end == len(lines))
         if not row.cells and end == len(lines):
             continue  # only a cut label
         if name in rows:
             raise TopologyError(f"a second row of {name}; the first is in line {rows[name].line}", number, 1)
         rows[name] = row
     return Table(start + 1, devices, rows, tuple(lines[end:]))
+
+
+def _no_header(lines: list[str]) -> TopologyError:
+    for number, line in enumerate(lines, start=1):
+        inside = _INSIDE.match(line.lstrip())
+        if inside is not None:
+            reason = f"{inside[0][:40]!r} stands before GPU0; give the matrix without it (`pdsh -N`, srun without -l)"
+            return TopologyError(reason, number, len(line) - len(line.lstrip()) + 1)
+    return TopologyError("this is no output of `nvidia-smi topo -m`: no line names GPU0 and further columns")
 
 
 def _is_header(line: str) -> bool:
@@ -106,7 +140,7 @@ def _label(line: str, devices: tuple[str, ...]) -> str | None:
     return None
 
 
-def _row(line: str, number: int, name: str, devices: tuple[str, ...], facts: tuple[str, ...]) -> Row:
+def _row(line: str, number: int, name: str, devices: tuple[str, ...], facts: tuple[str, ...], last: bool) -> Row:
     at = len(line) - len(line.lstrip()) + len(name)
     cells: dict[str, Cell] = {}
     position = 0
@@ -118,7 +152,8 @@ def _row(line: str, number: int, name: str, devices: tuple[str, ...], facts: tup
         word = _WORD.match(line, at)
         if word is None or position >= len(devices):
             stop = line[at:].split()[0][:40] if line[at:].split() else ""
-            return Row(number, cells, {}, (at + 1, stop))
+            device = devices[position] if position < len(devices) else None
+            return Row(number, cells, {}, Stop(at + 1, stop, device, last))
         cells[devices[position]] = Cell(ALIASES.get(word[1], word[1]), at + 1)
         position += 1
         at = word.end()

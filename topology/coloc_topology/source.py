@@ -29,6 +29,12 @@ class Source(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def decode(data: bytes) -> str:
+    """The text of a file, whatever its bytes are; UTF-16 if it says so, as what PowerShell writes from ssh does."""
+    utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return data.decode("utf-16" if utf16 else "utf-8", errors="replace")
+
+
 def kind_of(text: str) -> str:
     """`nvml`, `gres.conf`, `rocm-smi` or `nvidia-smi` (as which all else is read, to be told why it is not)."""
     if looks_like_nvml(text):
