@@ -1,20 +1,26 @@
-"""The picture of a forecast: as SVG by hand, as PNG through Pillow (extra `plot`), and as columns in the terminal."""
+"""The picture of a forecast: as SVG by hand, and as PNG through Pillow (extra `plot`)."""
 
+import datetime as dt
 import math
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, Protocol
 
-from coloc_cli.words import local
+from coloc_cli.output import wrap
 from colocd.errors import BadRequest
 
 WIDTH, HEIGHT = 960, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 50, 60
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 60, 72
+LETTER = 6.4
+"""Pixels that a letter takes on average."""
 Point = tuple[float, float]
 INK, SEEN, MIDDLE, FIRST, SECOND, CARRIED, VALLEY = (
     "#333333", "#1f4e79", "#c55a11", "#f4b183", "#fbe5d6", "#7f7f7f", "#e2f0d9",
 )  # fmt: skip
-BLOCKS = " ▁▂▃▄▅▆▇█"
+TICKS = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
+"""Seconds between two times under the picture; the least that leaves at most `MOST_TICKS` is taken."""
+MOST_TICKS = 12
+NOTHING = "no load has been read yet"
 
 
 class Canvas(Protocol):
@@ -98,12 +104,16 @@ def draw(canvas: Canvas, told: dict[str, Any]) -> None:
     """Draw what `GET /v1/forecast/NAME` answered: history, quantiles, capacity, and the times with replicas to spare."""
     now, points = told["at"], told["points"]
     history = [(at, value) for at, value in told["history"]]
+    canvas.text((LEFT, 20), title(told), "start")
+    for i, line in enumerate(
+        wrap(told["basis"] or "nothing can be foreseen yet", int((WIDTH - LEFT - RIGHT) / LETTER))
+    ):
+        canvas.text((LEFT, HEIGHT - 30 + 16 * i), line, "start")
+    if not history and not points:
+        canvas.text((WIDTH / 2, HEIGHT / 2), NOTHING, "middle")
+        return
     times = [at for at, _ in history] + [now] + [now + p["ahead"] for p in points]
-    carries = [told["carried"]] if told["carried"] else []
-    highest = max(
-        [v for _, v in history if v is not None] + [max(p["values"].values()) for p in points] + carries + [1e-9]
-    )
-    roof, first, last = _nice(highest * 1.05), min(times), max(times)
+    roof, first, last = nice(1.05 * highest(told)), min(times), max(times)
 
     def at(time: float, value: float) -> Point:
         x = LEFT + (time - first) / max(last - first, 1e-9) * (WIDTH - LEFT - RIGHT)
@@ -121,66 +131,73 @@ def draw(canvas: Canvas, told: dict[str, Any]) -> None:
         value = roof * i / 4
         canvas.line([at(first, value), at(last, value)], "#dddddd", 0.5)
         canvas.text((LEFT - 8, at(first, value)[1] + 4), f"{value:.4g}", "end")
-    for i in range(7):
-        time = first + (last - first) * i / 6
-        words = local(time)[5:16] if last - first > 7200 else local(time)[11:19]
-        canvas.text((at(time, 0)[0], HEIGHT - BOTTOM + 18), words, "start" if i == 0 else "end" if i == 6 else "middle")
+    for time, words in ticks(first, last):
+        x = at(time, 0)[0]
+        canvas.line([(x, HEIGHT - BOTTOM), (x, HEIGHT - BOTTOM + 5)], INK, 0.8)
+        cut = WIDTH - x < LETTER * len(words) / 2
+        canvas.text((WIDTH - 4 if cut else x, HEIGHT - BOTTOM + 19), words, "end" if cut else "middle")
     for piece in _pieces(history):
-        canvas.line([at(*point) for point in piece], SEEN, 1.5)
+        if len(piece) > 1:
+            canvas.line([at(*point) for point in piece], SEEN, 1.5)
+        else:
+            x, y = at(*piece[0])
+            canvas.area([(x - 2, y - 2), (x + 2, y - 2), (x + 2, y + 2), (x - 2, y + 2)], SEEN)
     if points:
         canvas.line([at(now + p["ahead"], p["values"]["0.5"]) for p in points], MIDDLE, 1.5)
-    if carries:
-        canvas.line([at(first, carries[0]), at(last, carries[0])], CARRIED, 1.0)
+    if told["carried"]:
+        canvas.line([at(first, told["carried"]), at(last, told["carried"])], CARRIED, 1.0)
     canvas.line([at(now, 0), at(now, roof)], INK, 0.8)
-    canvas.text((LEFT, 20), f"{told['service']}: load ({told['measure']})", "start")
-    legend = (
-        "blue: seen; orange: foreseen q0.5, to q0.9, to q0.99; grey: what the replicas carry; green: replicas to spare"
-    )
-    canvas.text((LEFT, 38), legend, "start")
-    canvas.text((LEFT, HEIGHT - 18), told["basis"] or "nothing can be foreseen yet", "start")
+    _legend(canvas, told)
 
 
-def columns(told: dict[str, Any], width: int, height: int = 10) -> list[str]:
-    """The picture as lines of text: blocks for what was seen, `▒` up to q0.5, `░` up to q0.9, `-` what the replicas carry."""
-    now, points = told["at"], told["points"]
-    history = told["history"]
-    first = history[0][0] if history else now
-    last = now + (points[-1]["ahead"] if points else 0.0)
-    room = max(20, width - 10)
-    cells: list[tuple[float | None, float | None, bool]] = []
-    for i in range(room):
-        a, b = (first + (last - first) * k / room for k in (i, i + 1))
-        if a < now:
-            seen = [v for t, v in history if a <= t < b and v is not None]
-            cells.append((max(seen) if seen else None, None, True))
-        else:
-            near = [p["values"] for p in points if a <= now + p["ahead"] < b]
-            if points and not near:
-                near = [min((abs(now + p["ahead"] - a), i, p["values"]) for i, p in enumerate(points))[2]]
-            cells.append(
-                (max(v["0.5"] for v in near), max(v["0.9"] for v in near), False) if near else (None, None, False)
-            )
-    tops = [x for low, high, _ in cells for x in (low, high) if x is not None] + [told["carried"] or 0.0, 1e-9]
-    roof = _nice(max(tops))
-    lines = []
-    for row in range(height, 0, -1):
-        floor, top = roof * (row - 1) / height, roof * row / height
-        line = ""
-        for low, high, was in cells:
-            if was:
-                part = 0.0 if low is None else (low - floor) / (top - floor)
-                sign = BLOCKS[max(0, min(8, round(part * 8)))]
-            else:
-                sign = "▒" if low is not None and low > floor else "░" if high is not None and high > floor else " "
-            if sign == " " and told["carried"] and floor < told["carried"] <= top:
-                sign = "-"
-            line += sign
-        lines.append(f"{top:>8.4g}  {line}".rstrip())
-    mark = min(room - 1, max(0, int((now - first) / max(last - first, 1e-9) * room)))
-    start, end = (local(t)[5:16] for t in (first, last))
-    gap = max(1, mark - len(start))
-    foot = f"{start}{' ' * gap}now"
-    return [*lines, " " * 10 + foot + " " * max(1, room - len(foot) - len(end)) + end]
+def title(told: dict[str, Any]) -> str:
+    """What is shown, and the load of now."""
+    load = "unknown" if told["load"] is None else f"{told['load']:.4g}"
+    return f"{told['service']}: load ({told['measure']}), {load} now"
+
+
+def highest(told: dict[str, Any]) -> float:
+    """The highest of all values shown; 1 when all are 0."""
+    seen = [v for _, v in told["history"] if v is not None]
+    return max([*seen, *(max(p["values"].values()) for p in told["points"]), told["carried"] or 0.0]) or 1.0
+
+
+def replicas(told: dict[str, Any]) -> str:
+    """Who carries, for a legend."""
+    return "what its replica carries" if told["have"] == 1 else f"what its {told['have']} replicas carry"
+
+
+def _legend(canvas: Canvas, told: dict[str, Any]) -> None:
+    """A sign and a word for each thing that is there."""
+    quantiles = {q for p in told["points"] for q in p["values"]}
+    entries = [("seen", SEEN, True, bool(told["history"])), ("foreseen: median", MIDDLE, True, "0.5" in quantiles)]
+    entries += [("to q0.9", FIRST, False, "0.9" in quantiles), ("to q0.99", SECOND, False, "0.99" in quantiles)]
+    entries += [(replicas(told), CARRIED, True, bool(told["carried"]))]
+    entries += [(f"replicas to spare at q{told['quantile']:g}", VALLEY, False, bool(told["valleys"]))]
+    x, y = float(LEFT), 40.0
+    for words, colour, thin, there in entries:
+        if there:
+            top, bottom = (y - 5, y - 3) if thin else (y - 9, y + 1)
+            canvas.area([(x, top), (x + 18, top), (x + 18, bottom), (x, bottom)], colour)
+            canvas.text((x + 24, y), words, "start")
+            x += 24 + LETTER * len(words) + 16
+
+
+def ticks(first: float, last: float) -> list[tuple[float, str]]:
+    """Round local times between two others, and how they are written: midnights by their day."""
+    step = next((s for s in TICKS if (last - first) / s <= MOST_TICKS), TICKS[-1])
+    offset = dt.datetime.fromtimestamp(first, tz=dt.UTC).astimezone().utcoffset() or dt.timedelta()
+    shift = offset.total_seconds()
+    found = []
+    time = math.ceil((first + shift) / step) * step - shift
+    while time <= last:
+        when = dt.datetime.fromtimestamp(time, tz=dt.UTC).astimezone()
+        form = (
+            "%a %d %b" if (when.hour, when.minute, when.second) == (0, 0, 0) else "%H:%M" if step >= 60 else "%H:%M:%S"
+        )
+        found.append((time, when.strftime(form)))
+        time += step
+    return found
 
 
 def _path(points: Sequence[Point]) -> str:
@@ -195,10 +212,10 @@ def _pieces(history: Sequence[tuple[float, float | None]]) -> list[list[tuple[fl
             found.append([])
         else:
             found[-1].append((at, value))
-    return [piece for piece in found if len(piece) > 1]
+    return [piece for piece in found if piece]
 
 
-def _nice(value: float) -> float:
+def nice(value: float) -> float:
     """The next of 1, 2, 3, 4, 5, 6, 8, 10 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(n * power for n in (1, 2, 3, 4, 5, 6, 8, 10) if n * power >= value - 1e-12)

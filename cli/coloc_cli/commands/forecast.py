@@ -8,6 +8,7 @@ import click
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
 from coloc_cli.durations import duration
+from coloc_cli.words import local
 from colocd.errors import BadRequest
 
 
@@ -86,7 +87,8 @@ def show(app: App, service: str, svg: str | None, png: str | None, as_json: bool
     """A service's load: seen, foreseen, what its replicas carry, and when some are to spare."""
     with app.client() as client:
         told = client.forecast(service)
-    from coloc_cli.forecast_picture import Png, Svg, columns, draw
+    from coloc_cli.forecast_columns import columns
+    from coloc_cli.forecast_picture import Png, Svg, draw
 
     for path, kind in ((svg, Svg), (png, Png)):
         if path is not None:
@@ -100,7 +102,13 @@ def show(app: App, service: str, svg: str | None, png: str | None, as_json: bool
         output.say(line)
     output.say("")
     output.paragraph("foreseen", told["basis"] or "nothing can be foreseen yet")
-    output.paragraph("carried", f"{told['carried']:.4g} by {told['have']} replicas")
+    output.paragraph("carried", f"{told['carried']:.4g} by {told['have']} replica{'' if told['have'] == 1 else 's'}")
+    if told["load"] is None:
+        output.paragraph("to spare", "not told, for its load is unknown: it keeps what it has")
+    elif told["have"]:
+        at = told["at"]
+        spans = [f"{local(at + a)[5:16]} to {local(at + b)[5:16]}" for a, b in told["valleys"]]
+        output.paragraph("to spare", ", ".join(spans) or f"nothing at q{told['quantile']:g}, as far as is foreseen")
     if records := told["records"]:
         output.say("")
         rows = [[f"{r['ahead'] / 60:.0f}", *(f"{100 * r[k]:.1f}" for k in _RECORD), _used(r)] for r in records]
