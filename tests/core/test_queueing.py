@@ -1,7 +1,7 @@
 """The fair queue: who goes first, that nothing starves, what is guessed of run times, classes."""
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.helpers.views import AT, batch, view
 
@@ -81,6 +81,8 @@ def test_virtual_time_waits_for_whom_it_owes_but_never_stands_still() -> None:
 
 
 @settings(max_examples=100, deadline=None)
+@example([(0.0, "a", 1, 60.0), (16.0, "b", 1, 60.0), (244.0, "a", 1, 60.0)], [(0, 5, 0), (0, 0, 0)], 0.0625)
+@example([(0.0, "a", 8, 60.0), *[(3600.0, "b", 8, 60.0)] * 20], [(0, 0, 0), (8, 0, 0)], 1.0)
 @given(
     st.lists(
         st.tuples(st.floats(0, 3600), st.sampled_from("abc"), st.integers(1, 64), st.floats(60, 86400)),
@@ -98,16 +100,18 @@ def test_nothing_starves(
     clock, now = FairClock(at=AT), AT
     jobs: list[Job] = []
     floors: dict[str, float] = {}
+    least: dict[str, float] = {}
     for number, (pause, user, size, limit) in enumerate(arrivals, start=1):
         now += pause
         jobs.append(waits(number, user, now, size, time_limit=limit))
         receive = dict(zip("abc", held[number % len(held)], strict=True))
         clock = advance(clock, now, gpus, receive, {j.user for j in jobs}, policy)
         floors[str(number)] = clock.floor
+        least[str(number)] = clock.virtual - CREDIT * gpus
         tags = chain(clock, jobs, expected_works(jobs, {}, now), floors, policy)
         place = {j.ref: place_of(j, JobFacts(tag=tags[j.ref]), policy) for j in jobs}
         for first in jobs:
-            bound = overtaking(tags[first.ref], floors[first.ref], LEAST * gpus / 3, policy)
+            bound = overtaking(tags[first.ref], least[first.ref], LEAST * gpus / 3, policy)
             for later in jobs:
                 if (later.submitted or 0) > (first.submitted or 0) + bound + 1e-3:
                     assert place[first.ref] < place[later.ref]

@@ -124,10 +124,11 @@ def place_of(job: Job, facts: JobFacts, policy: Policy) -> tuple[int, float, flo
     return (-level_of(job, policy), (facts.tag or 0.0) + policy.ageing * submitted, submitted, job.order)
 
 
-def overtaking(tag: float, floor: float, speed: float, policy: Policy) -> float:
+def overtaking(tag: float, least: float, speed: float, policy: Policy) -> float:
     """Seconds after its submission until no job of its class that comes later can stand before a job any more.
 
-    `tag`: the job's now; it grows only by what its user receives beyond what was expected. `floor`: the clock's when the job was
-    first seen. `speed`: least speed of virtual time since: `LEAST` * GPUs / (sum of the weights of all users).
+    `tag`: the job's now; it grows only by what its user receives beyond what was expected. `least`: virtual time when the
+    job was first seen, less `CREDIT` * GPUs; below 0 while the clock is young, for then the floor stands still. `speed`: least
+    speed of virtual time since: `LEAST` * GPUs / (sum of the weights of all users).
     """
-    return max(0.0, tag - floor) / (speed + policy.ageing)
+    return max(0.0, tag - least) / (speed + policy.ageing)
