@@ -11,6 +11,7 @@ from colocd.core.queueing import FairClock, advance, chain
 from colocd.core.quota import Quota, steer
 from colocd.core.runtimes import expected_works, learn, run_times
 from colocd.core.view import Held, Job, JobFacts, JobState
+from colocd.habits import Habit, Habits
 from colocd.store.port import Store
 from colocd.store.records import BatchJob, Handover, Run
 
@@ -49,6 +50,7 @@ class Memory:
         self._clock: FairClock | None = None
         self._quota: Quota | None = None
         self._written = 0.0
+        self._habits = Habits()
 
     def look(
         self, jobs: Iterable[Job], handovers: Sequence[Handover], policy: Policy, gpus: int, now: float
@@ -60,6 +62,7 @@ class Memory:
         known = {r.ref: r for r in self._store.jobs()}
         if any(ref not in known for ref in mine):
             known |= {r.ref: r for r in self._store.jobs(unended=False) if r.ref in mine or r.ended is None}
+        self._habits.note(known.values())
         ended = self._follow_runs(mine, known, victims, now)
         runs = run_times(self._times, [j for j in mine.values() if j.state not in _ENDED])
         floors, tags = self._tags(mine, known, policy, runs, gpus, now)
@@ -72,7 +75,7 @@ class Memory:
                 new = msgspec.structs.replace(new, tag=floors[ref])
             if new != old:
                 changed.append(new)
-            facts[ref] = facts_of(new, self._ran.get(ref, 0.0), tags.get(ref))
+            facts[ref] = facts_of(new, self._ran.get(ref, 0.0), tags.get(ref), self._habits.of(job.user, job.name))
         for ref, old in known.items():
             if ref not in mine and old.ended is None:
                 changed.append(msgspec.structs.replace(old, ended="forgotten by Slurm", last_seen=now))
@@ -88,6 +91,7 @@ class Memory:
             self._past = [r for r in rows if r.ended is not None]
             for run in reversed(self._past):
                 self._count(run)
+            self._habits.note(self._store.jobs(unended=False))
             self._clock = _read(self._store, FAIR, FairClock) or FairClock(at=now)
             self._quota = _read(self._store, QUOTA, Quota) or Quota(at=now)
 
@@ -219,8 +223,11 @@ def _after_run(row: BatchJob, job: Job, run: Run, now: float) -> BatchJob:
     return msgspec.structs.replace(row, deaths=0)
 
 
-def facts_of(row: BatchJob, ran: float, tag: float | None) -> JobFacts:
-    """The planner's part of a row; `tag`: its place in the fair queue while it waits."""
+def facts_of(row: BatchJob, ran: float, tag: float | None, others: Habit | None) -> JobFacts:
+    """The planner's part of a row; `tag`: its place in the queue while it waits; `others`: how its user's like jobs answer."""
+    told = row.answered > 0 or row.silent > 0
+    own = Habit(row.answered, row.silent, row.took)
+    habit = own if told or others is None else others
     return JobFacts(
         evictions=row.evictions,
         evicted_at=row.evicted_at,
@@ -234,6 +241,10 @@ def facts_of(row: BatchJob, ran: float, tag: float | None) -> JobFacts:
         deaths=row.deaths,
         parked=row.parked,
         deadline=row.deadline,
+        answered=habit.answered,
+        silent=habit.silent,
+        took=habit.took,
+        alike=habit is not own,
     )
 
 

@@ -117,6 +117,15 @@ def view(
 
 
 @st.composite
+def habits(draw: st.DrawFn, /, **facts: object) -> JobFacts:
+    """What is remembered of a job that was never told to save, or that answered, or was silent."""
+    took = draw(st.none() | st.sampled_from([1.0, 20.0, 59.0, 61.0]))
+    answered = draw(st.integers(0 if took is None else 1, 3))
+    silent = draw(st.integers(0, 2) if took is not None or not answered else st.integers(1, 2))
+    return JobFacts(answered=answered, silent=silent, took=took, **facts)  # type: ignore[arg-type]
+
+
+@st.composite
 def filled_views(draw: st.DrawFn) -> View:
     """One to three nodes of one shape, filled with jobs of many kinds, one or two services that want replicas."""
     shape = draw(st.sampled_from(sorted(SHAPES)))
@@ -160,5 +169,5 @@ def filled_views(draw: st.DrawFn) -> View:
         )
         for name in draw(st.sampled_from([("chat",), ("chat", "code")]))
     )
-    facts = {j.ref: JobFacts(evictions=draw(st.sampled_from([0, 0, 0, 3]))) for j in jobs}
+    facts = {j.ref: draw(habits(evictions=draw(st.sampled_from([0, 0, 0, 3])))) for j in jobs}
     return view(*jobs, services=services, nodes=count, shape=shape, facts=facts)

@@ -84,6 +84,9 @@ jobs = records(
     parked=maybe(text),
     parked_at=maybe(times),
     deadline=maybe(numbers),
+    answered=small,
+    silent=small,
+    took=maybe(numbers),
 )
 runs = records(
     Run,

@@ -5,12 +5,11 @@ from typing import Any
 
 import msgspec
 
+from colocd.act.answers import Marks, with_answer
 from colocd.act.tools import Tools
 from colocd.core.grace import HOLDING, grace_of
 from colocd.core.view import Held, Job, JobState
 from colocd.store.records import BatchJob, Handover, Outcome
-
-Marks = dict[str, float | int | None] | None
 
 
 def holding(job: Job | None) -> bool:
@@ -24,6 +23,7 @@ def marks(jobs: dict[str, Job]) -> dict[str, dict[str, float | int | None]]:
         ref: {
             "yielded": job.checkpoint.yielded if job.checkpoint is not None else None,
             "restarts": job.restarts,
+            "saved": job.checkpoint.saved if job.checkpoint is not None else None,
         }
         for ref, job in jobs.items()
     }
@@ -94,6 +94,9 @@ def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
     rows = []
     for ref, job in jobs.items():
         row = known.get(ref) or BatchJob(ref=ref, user=job.user, name=job.name, first_seen=now, last_seen=now)
+        if row.evicted_at != told_at:
+            before, grace = h.data.get("marks", {}).get(ref), float(h.data.get("grace") or 0.0)
+            row = with_answer(row, job, before, told_at, grace, tools.policy, now)
         rows.append(
             msgspec.structs.replace(
                 row,

@@ -5,11 +5,13 @@ survives any crash. A reclaim begins early only when this moment is now; until t
 """
 
 from collections.abc import Sequence
+from math import inf
 
 import msgspec
 
 from colocd.core.joint import Spot
 from colocd.core.need import counted, fresh, lead_time, needed, replicas_for
+from colocd.core.proof import ignores, save_time
 from colocd.core.runtimes import remaining
 from colocd.core.victims import gpu_count, restart_cost, unsaved
 from colocd.core.view import Job, JobFacts, Quantiles, ServiceView, View
@@ -60,7 +62,7 @@ def best_moment(spot: Spot, latest: float, view: View) -> Moment:
     """The moment within `latest` seconds at which taking this place costs least: lost work and GPUs that serve too early.
 
     Candidates: now, the next own checkpoints and the natural ends of its victims, and the latest moment. A job that saves
-    when it is asked loses only the time of one save, whenever that is.
+    when it is asked loses only the time of one save, whenever that is, unless it was silent when it was told.
     """
     options: dict[float, str] = {latest: "until the service needs it"}
     for job in spot.victims:
@@ -84,12 +86,14 @@ def _lost(job: Job, ahead: float, view: View) -> float:
     if ahead > 0 and _end(job, view) <= ahead + _ROUND:
         return 0.0
     mark, gpus = job.checkpoint, gpu_count(job)
+    facts, most = view.facts.get(job.ref, JobFacts()), view.policy.max_unsaved
     again = restart_cost(job, view)
-    if mark is not None and mark.signal is not None:
-        return ((mark.cost or 0.0) + again) * gpus
+    if mark is not None and mark.signal is not None and not ignores(facts):
+        seen = save_time(job, facts, view.policy)
+        return (min(most, seen if seen < inf else mark.cost or 0.0) + again) * gpus
     saves = [t for t in _saves(job, view.at, ahead + _ROUND) if t <= ahead + _ROUND]
-    since = ahead - saves[-1] if saves else unsaved(job, view.at, view.policy.max_unsaved) + ahead
-    return (min(view.policy.max_unsaved, max(0.0, since)) + again) * gpus
+    since = ahead - saves[-1] if saves else unsaved(job, view.at, most) + ahead
+    return (min(most, max(0.0, since)) + again) * gpus
 
 
 def _saves(job: Job, at: float, until: float) -> Sequence[float]:

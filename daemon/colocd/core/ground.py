@@ -244,7 +244,9 @@ class Ground(NodeKeys):
     @property
     def costs(self) -> dict[str, float]:
         """What evicting each of `victims` costs, in GPU-seconds."""
-        return {ref: eviction_cost(job, self.view) for ref, job in self.victims.items()}
+        return {
+            ref: eviction_cost(job, self.view.facts.get(ref, NO_FACTS), self.view) for ref, job in self.victims.items()
+        }
 
     @cached_property
     def barred(self) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from coloc_topology.fit import FitTable, fit_table
 from colocd.core.arrays import Bools, Floats, Ints, differences, others
 from colocd.core.places import domain_of, shut
 from colocd.core.policy import Policy
+from colocd.core.proof import save_time
 from colocd.core.queueing import level_of
 from colocd.core.service import Closeness
 from colocd.core.victims import (
@@ -37,7 +38,7 @@ NEAR = (Closeness.NVLINK, Closeness.LEAF, Closeness.BLOCK)
 _SPARE = 64
 _JOB_COLUMNS = {
     "started": np.float64, "saved": np.float64, "gpus": np.float64, "restart": np.float64,
-    "level": np.float64, "evictions": np.float64,
+    "level": np.float64, "evictions": np.float64, "save": np.float64,
     "user": np.int64, "dear": np.int8, "alive": np.bool_, "job_cpus": np.int64,
 }  # fmt: skip
 
@@ -89,6 +90,7 @@ class PlannerIndex:
     restart: Floats
     level: Floats
     evictions: Floats
+    save: Floats
     user: Ints
     dear: NDArray[np.int8]
     alive: Bools
@@ -119,7 +121,7 @@ class PlannerIndex:
         policy, size, at = view.policy, len(self.jobs), view.at
         started, saved = self.started[:size], self.saved[:size]
         since = np.maximum(np.where(started <= at, started, -np.inf), np.where(saved <= at, saved, -np.inf))
-        lost = np.minimum(policy.max_unsaved, at - since) + self.restart[:size]
+        lost = np.minimum(np.minimum(policy.max_unsaved, self.save[:size]), at - since) + self.restart[:size]
         cost = np.minimum(MAX_COST, lost * self.gpus[:size] + policy.eviction_cost)
         milli: Ints = np.rint(cost * COST_SCALE).astype(np.int64)
         weighed = np.clip(cost * LEVEL_FACTOR ** self.level[:size], 1 / COST_SCALE, MAX_COST)
@@ -204,11 +206,12 @@ class PlannerIndex:
                 del known[ref]
                 self._drop_job(ref, changed)
         self._seen, self._ids = view.jobs, ids
-        evicted = {ref for ref, facts in view.facts.items() if facts.evictions}
+        evicted = {ref for ref, facts in view.facts.items() if facts.evictions or facts.answered}
         for ref in (evicted | self._evicted) & self.job_row.keys():
             row, facts = self.job_row[ref], view.facts.get(ref, NO_FACTS)
-            if self.evictions[row] != facts.evictions:
-                self.evictions[row] = facts.evictions
+            save = save_time(known[ref], facts, view.policy)
+            if self.evictions[row] != facts.evictions or self.save[row] != save:
+                self.evictions[row], self.save[row] = facts.evictions, save
                 self.dear[row] = dearness(known[ref], facts, view)
         self._evicted = evicted
 
@@ -262,7 +265,7 @@ class PlannerIndex:
         self.gpus[row] = gpu_count(job)
         self.job_cpus[row] = cpus_per_node(job)
         self.restart[row] = restart_cost(job, view)
-        self.evictions[row] = facts.evictions
+        self.evictions[row], self.save[row] = facts.evictions, save_time(job, facts, view.policy)
         self.dear[row] = dearness(job, facts, view)
         self.level[row] = level_of(job, view.policy)
         self.user[row] = self.users.setdefault(job.user, len(self.users))

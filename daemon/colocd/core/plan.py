@@ -14,10 +14,11 @@ from colocd.core.ground import Ground
 from colocd.core.index import PlannerIndex
 from colocd.core.joint import Spot
 from colocd.core.need import at_once, need
+from colocd.core.proof import told as weighed
 from colocd.core.reclaim import ground, make_choice
 from colocd.core.roomy import place_roomy
 from colocd.core.together import Want
-from colocd.core.view import ServiceView, View
+from colocd.core.view import JobFacts, ServiceView, View
 from colocd.core.why import where
 from colocd.core.wide import Ask, Starts, start_group, turns
 from colocd.core.wishes import is_wish, refusal
@@ -162,5 +163,6 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
         if name in land.barred:
             told.append(f"cannot be evicted now: {land.barred[name]}")
         elif name in land.costs:
-            told.append(f"evicting it now would cost {land.costs[name]:.0f} GPU-seconds")
+            how = weighed(land.victims[name], view.facts.get(name, JobFacts()), view.policy)
+            told.append(f"evicting it now would cost {land.costs[name]:.0f} GPU-seconds, by {how}")
     return told

@@ -2,6 +2,7 @@
 
 from math import inf, log2
 
+from colocd.core.proof import save_time
 from colocd.core.runtimes import remaining
 from colocd.core.view import Job, JobFacts, JobState, View
 
@@ -25,27 +26,35 @@ def unsaved(job: Job, at: float, limit: float) -> float:
     return limit if since is None else min(limit, at - since)
 
 
-def expected_loss(job: Job, view: View) -> float:
+def at_stake(job: Job, facts: JobFacts, view: View) -> float:
+    """Seconds of work that an eviction now would cost: `unsaved`, or one save of a job that was seen to save when told."""
+    lost = unsaved(job, view.at, view.policy.max_unsaved)
+    return min(lost, save_time(job, facts, view.policy))
+
+
+def expected_loss(job: Job, facts: JobFacts, view: View) -> float:
     """Seconds that an eviction at some unknown time is expected to lose for each GPU of one node; a job's further nodes count.
 
-    Half a checkpoint interval on average, `max_unsaved` when the job tells of none; and its restart.
+    Half a checkpoint interval on average, `max_unsaved` when the job tells of none, one save at most when it was seen to save
+    when told; and its restart.
     """
     limit = view.policy.max_unsaved
     interval = job.checkpoint.interval if job.checkpoint is not None else None
     lost = limit if interval is None else min(limit, interval) / 2
+    lost = min(lost, save_time(job, facts, view.policy))
     return (lost + restart_cost(job, view)) * max(1, job.nodes_requested)
 
 
 def dearness(job: Job, facts: JobFacts, view: View) -> int:
     """Class of a job, 1 (cheapest) to 31 (it cannot be evicted): by `expected_loss`."""
-    loss = inf if facts.evictions >= view.policy.max_evictions_per_job else expected_loss(job, view)
+    loss = inf if facts.evictions >= view.policy.max_evictions_per_job else expected_loss(job, facts, view)
     return NEVER_AGAIN if loss == inf else min(NEVER_AGAIN - 1, 1 + round(2 * log2(max(_FLOOR, loss) / _FLOOR)))
 
 
 def is_dear(job: Job, facts: JobFacts, view: View) -> bool:
     """Whether a job belongs where services expand last: an eviction is expected to lose half of what may be lost at all."""
     return facts.evictions >= view.policy.max_evictions_per_job or (
-        expected_loss(job, view) >= view.policy.max_unsaved / 2
+        expected_loss(job, facts, view) >= view.policy.max_unsaved / 2
     )
 
 
@@ -67,10 +76,10 @@ def restart_cost(job: Job, view: View) -> float:
     return min(told or 0.0, view.policy.max_unsaved)
 
 
-def eviction_cost(job: Job, view: View) -> float:
-    """GPU-seconds that evicting the job costs: unsaved work and restart cost on all its GPUs, and the fixed cost."""
+def eviction_cost(job: Job, facts: JobFacts, view: View) -> float:
+    """GPU-seconds that evicting the job costs: work at stake and restart cost on all its GPUs, and the fixed cost."""
     policy = view.policy
-    lost = unsaved(job, view.at, policy.max_unsaved) + restart_cost(job, view)
+    lost = at_stake(job, facts, view) + restart_cost(job, view)
     return round(min(MAX_COST, lost * gpu_count(job) + policy.eviction_cost), COST_DIGITS)
 
 

@@ -247,6 +247,14 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why coloc does not start it until it is unparked; None: it does."""
     deadline: float | None = None
     """The first deadline that its user told (Unix seconds); later ones do not count."""
+    answered: int = 0
+    """How often it acknowledged in time when it was told to save; while it was never told: its user's jobs of its kind."""
+    silent: int = 0
+    """How often it did not, although it had all the time it asks for."""
+    took: float | None = None
+    """Seconds from being told to its last answer; None: it was silent the last time, or never told."""
+    alike: bool = False
+    """The last three are those of its user's other jobs of the same kind of name."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

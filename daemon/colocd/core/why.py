@@ -1,12 +1,15 @@
 """Why a replica does not go to a node: what forbids it, or what it would cost there against the best node."""
 
 from collections.abc import Iterable, Sequence
+from math import inf
 
 import numpy as np
 
 from coloc_topology.shape import idx
 from colocd.core.ground import Ground
+from colocd.core.index import NO_FACTS
 from colocd.core.joint import Spot, pick
+from colocd.core.proof import save_time
 from colocd.core.search import MISSED_SHIFT, NEVER, Request
 from colocd.core.service import ServiceSpec
 
@@ -108,7 +111,10 @@ def _words(spot: Spot, at: Ground) -> str:
     text = f"GPUs {idx(spot.gpus)} ({level.name})"
     if not spot.victims:
         return f"{text} are free"
-    return f"{text} from {', '.join(job.ref for job in spot.victims)} for {at.cost(spot.victims):.0f} GPU-seconds"
+    facts = at.view.facts
+    asked = [job.ref for job in spot.victims if save_time(job, facts.get(job.ref, NO_FACTS), at.view.policy) < inf]
+    how = f" (weighed by one save, as they answered when told: {', '.join(asked)})" if asked else ""
+    return f"{text} from {', '.join(job.ref for job in spot.victims)} for {at.cost(spot.victims):.0f} GPU-seconds{how}"
 
 
 def _difference(here: Spot, winner: Spot, at: Ground, spec: ServiceSpec) -> str:

@@ -115,6 +115,10 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     parked: str | None = None
     parked_at: float | None = None
     deadline: float | None = None
+    answered: int = 0
+    """How often it saved in time when it was told, and how often it was silent; `took`: see `JobFacts`."""
+    silent: int = 0
+    took: float | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

@@ -122,6 +122,9 @@ batch_jobs = Table(
     Column("parked", Words),
     Column("parked_at", Instant),
     Column("deadline", Number),
+    Column("answered", Integer, nullable=False),
+    Column("silent", Integer, nullable=False),
+    Column("took", Number),
 )
 
 runs = Table(
