@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.helpers.views import service
 
-from colocd.core.capacity import LIMIT, PER_DAY, Knowledge, Minute, carries, estimate, fault, kv_limit, learn
+from colocd.core.capacity import (
+    ENOUGH_BAD,
+    LIMIT,
+    PER_DAY,
+    Knowledge,
+    Minute,
+    carries,
+    estimate,
+    fault,
+    kv_limit,
+    learn,
+)
 from colocd.core.kvpeak import future_peak, requests_that_fit, steady
 from colocd.core.lead import Start, lead_of
 from colocd.core.service import Capacity, Load, Measure, ServiceSpec, Slo
@@ -51,9 +62,14 @@ def test_it_finds_the_limit_slowly() -> None:
     assert week.capacity == pytest.approx(6.0, rel=0.1)
     told = carries(week, spec())
     assert told.learned
-    assert "first tokens came late" in told.why
+    assert "first tokens came late (promised: 1 s) in" in told.why
+    bad, over = (int(word) for word in told.why.partition(" in ")[2].split()[:3:2])
+    assert ENOUGH_BAD < 0.9 * over <= bad <= over, "nearly all minutes above the limit were bad"
     assert carries(week, spec(capacity=Capacity(per_replica=10.0, learn=False))).per_replica == 10.0
     assert carries(week, spec(script="#!/bin/other\n")).per_replica == 10.0, "another replica, another capacity"
+    assert not carries(week, spec(slo=Slo(ttft=0.1))).learned, (
+        "what was good under one promise may not be under another"
+    )
 
 
 def test_what_was_carried_well_raises_it() -> None:

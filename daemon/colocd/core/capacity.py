@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from colocd.core.kvpeak import Lengths, requests_that_fit
-from colocd.core.service import Measure, ServiceSpec
+from colocd.core.service import Measure, ServiceSpec, Slo
 
 BIN = 1.1
 """Ratio of a bin's upper to its lower edge."""
@@ -31,6 +31,7 @@ LIMIT = 3.0
 """Largest ratio between the learned and the configured capacity."""
 FULL = 0.95
 """KV use from which a replica counts as full."""
+LATE, SLOW = "first tokens came late", "tokens came slowly"
 _LONGEST = 3600.0
 """Seconds of movement at most that one update makes up for: after a long pause the capacity does not jump."""
 
@@ -81,18 +82,19 @@ class Carries(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def key_of(spec: ServiceSpec) -> str:
-    """Names what a replica is: with another script, size or measure nothing of the old capacity holds."""
+    """Names what a replica is and promises: with another script, size, measure or promise nothing of the old capacity holds."""
     text = f"{spec.gpus_per_replica}/{spec.nodes}/{spec.load.measure}/{spec.load.server}/{spec.capacity.per_replica}"
-    return f"{text}/{zlib.crc32(spec.script.encode('utf-8', 'surrogatepass')):08x}"
+    slo = "" if spec.slo == Slo() else f"/{spec.slo.ttft}/{spec.slo.tpot}"
+    return f"{text}/{zlib.crc32(spec.script.encode('utf-8', 'surrogatepass')):08x}{slo}"
 
 
 def fault(minute: Minute, spec: ServiceSpec) -> str | None:
     """Why the minute was bad; None: it was good. Prefill groups answer for the first token only, decode groups for the others."""
     slo, measure = spec.slo, spec.load.measure
     if slo.ttft is not None and minute.ttft is not None and minute.ttft > slo.ttft and measure is not Measure.GENERATED:
-        return "first tokens came late"
+        return LATE
     if slo.tpot is not None and minute.itl is not None and minute.itl > slo.tpot and measure is not Measure.PROMPT:
-        return "tokens came slowly"
+        return SLOW
     if (minute.queued or 0.0) >= 1.0:
         return "requests waited for room"
     if (minute.preempted or 0.0) > 0.0:
@@ -148,11 +150,14 @@ def estimate(known: Knowledge, spec: ServiceSpec) -> tuple[float, str]:
     configured = spec.capacity.per_replica
     seen = sum(good + bad for good, bad in known.bins.values())
     if seen < ENOUGH:
-        return configured, f"configured; only {seen:.0f} minutes of load have been seen"
+        return configured, f"configured; only {seen:.0f} minutes of load have been seen, {ENOUGH:.0f} are needed"
     limit, carried = _knee(known.bins)
     if limit is not None:
         worst = max(known.why_bad, key=lambda name: (known.why_bad[name], name), default="it was overloaded")
-        found, why = limit, f"above {limit:.4g} {worst}"
+        over = [counts for i, counts in known.bins.items() if BIN**i > limit]
+        bad, all_over = (sum(counts[1] for counts in over), sum(map(sum, over)))
+        share = f"in {bad:.0f} of {all_over:.0f} minutes" if all_over >= 1 else ""
+        found, why = limit, f"above {limit:.4g} {worst}{_promise(worst, spec.slo)} {share}".rstrip()
     else:
         found, why = max(configured, carried), f"up to {carried:.4g} were carried well, no limit was seen"
     room = kv_limit(known)
@@ -162,6 +167,11 @@ def estimate(known: Knowledge, spec: ServiceSpec) -> tuple[float, str]:
             f"its KV cache of {known.kv_tokens:.0f} tokens holds the requests of a load of {room:.4g} at their peak",
         )
     return found, why
+
+
+def _promise(fault: str, slo: Slo) -> str:
+    told = {LATE: slo.ttft, SLOW: slo.tpot}.get(fault)
+    return "" if told is None else f" (promised: {told:g} s)"
 
 
 def _knee(bins: Mapping[int, tuple[float, float]]) -> tuple[float | None, float]:
