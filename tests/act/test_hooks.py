@@ -1,8 +1,10 @@
 """Drain hooks: run once, in time, without a shell, and never in the way of a drain; lists of endpoints."""
 
+import contextlib
 import json
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +81,31 @@ def test_a_call_is_told_who_drains(tmp_path: Path) -> None:
         both = service(drain=Draining(url=f"{url}/x", hook="tell", timeout=5.0))
         assert outcome(Hooks(tmp_path / "hooks"), both) == "the drain call was answered 500"
         assert (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_router_that_never_ends_its_answer_holds_nobody_up(head: bytes) -> None:
+    """Headers that drip are cut off by the time; a body without an end does not matter."""
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                link, _ = server.accept()
+                with link:
+                    link.sendall(head)
+                    while not stop.wait(0.02):
+                        link.sendall(b"x: y\r\n")
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/drain"
+            wrong = outcome(Hooks(None), service(drain=Draining(url=url, timeout=0.3)))
+        finally:
+            stop.set()
+            thread.join(5)
+    assert wrong == (None if head.endswith(b"\r\n\r\n") else "the drain call was not answered within 0.3 s")
 
 
 @contextmanager

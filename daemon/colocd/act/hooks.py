@@ -3,6 +3,7 @@
 Hooks run beside the cycle, each within its time limit, without a shell; whatever becomes of them, the drain goes on.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -52,12 +53,14 @@ class Hooks:
         if spec.drain.url is None:
             return None
         url = fill_address(spec.drain.url, spec, row.slot, row.node or "", address)
+        body = {"service": spec.name, "slot": row.slot, "node": row.node}
         try:
-            with httpx.Client(timeout=spec.drain.timeout, trust_env=False, follow_redirects=False) as client:
-                answer = client.post(url, json={"service": spec.name, "slot": row.slot, "node": row.node})
+            code = asyncio.run(_answer(url, body, spec.drain.timeout))
+        except TimeoutError:
+            return f"the drain call was not answered within {spec.drain.timeout:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return f"the drain call failed: {' '.join(str(error).split())[:_TOLD] or type(error).__name__}"
-        return None if answer.is_success else f"the drain call was answered {answer.status_code}"
+        return None if httpx.codes.is_success(code) else f"the drain call was answered {code}"
 
     def _call(self, spec: ServiceSpec, row: ReplicaRow, address: str) -> str | None:
         if spec.drain.hook is None:
@@ -89,6 +92,16 @@ class Hooks:
             process.wait()
             return f"hook {path} did not end within {spec.drain.timeout:g} s and was killed"
         return None if code == 0 else f"hook {path} ended with exit {code}"
+
+
+async def _answer(url: str, body: dict[str, object], timeout: float) -> int:
+    """The status that a POST is answered with, within `timeout` seconds in all, however it drips; the body is not read."""
+    async with (
+        asyncio.timeout(timeout),
+        httpx.AsyncClient(timeout=None, trust_env=False, follow_redirects=False) as client,
+        client.stream("POST", url, json=body) as answer,
+    ):
+        return answer.status_code
 
 
 def unsafe(path: Path) -> str | None:
