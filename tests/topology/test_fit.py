@@ -41,7 +41,8 @@ def level_by_hand(shape: Shape, gpus: int) -> Level:
 
 
 def strength_by_hand(shape: Shape, gpus: int) -> int:
-    return sum(100 * shape.pair_nvlinks(i, j) + shape.pair_level(i, j) for i, j in combinations(bits(gpus), 2))
+    pairs = [100 * shape.pair_nvlinks(i, j) + shape.pair_level(i, j) for i, j in combinations(bits(gpus), 2)]
+    return (min(pairs, default=0) << 28) + sum(pairs)
 
 
 def islands_by_hand(shape: Shape, level: Level) -> list[int]:
@@ -120,6 +121,44 @@ def test_cube_mesh() -> None:
     # Two bonded links before one.
     assert table.best(mask_of([0, 1, 4]), 2) == table.fit(mask_of([0, 4]))
     assert table.best_at(mask_of([0, 1, 6, 7]), 4, Level.NVLINK) is None
+
+
+def test_the_weakest_link_counts_before_the_sum() -> None:
+    strong = {(0, 1): "NV9", (0, 2): "NV9", (1, 2): "NV1"}
+    even = {(3, 4): "NV2", (3, 5): "NV2", (4, 5): "NV2"}
+    table = fit_table(shape_of(6, strong | even, "SYS"))
+    assert table.best(0b111111, 3) == table.fit(0b111000)
+    assert table.best(0b111111, 2) == table.fit(0b11)
+    assert [fit.gpus for fit in table.subsets(0b111111, 3, Level.NVLINK)] == [0b111000, 0b111]
+
+
+ODD = {
+    "1 GPU": shape_of(1, {}, "SYS"),
+    "3, one without NVLink": shape_of(3, {(0, 2): "NV4"}, "PHB"),
+    "5 = 3 + 2": shape_of(5, {(0, 1): "NV4", (0, 2): "NV4", (1, 2): "NV4", (3, 4): "NV2"}, "SYS", (0, 0, 0, 1, 1)),
+    "7, one of 8 failed": shape_of(7, {}, "NV18", (0, 0, 0, 0, 1, 1, 1)),
+    "7, no NVLink": shape_of(7, {(i, j): "PIX" for i, j in combinations(range(7), 2) if i // 2 == j // 2}, "NODE"),
+    "10 = 2 x 5": shape_of(10, {(i, j): "PXB" for i, j in combinations(range(10), 2) if i // 5 == j // 5}, "SYS"),
+    "12 = 8 + 4": shape_of(12, {(i, j): "NV4" for i, j in combinations(range(12), 2) if i // 8 == j // 8}, "NODE"),
+}
+
+
+@pytest.mark.parametrize("shape", ODD.values(), ids=ODD)
+def test_odd_servers(shape: Shape) -> None:
+    table = FitTable(shape)
+    sizes = sorted({1, 2, shape.gpus // 2, shape.gpus - 1, shape.gpus} - {0})
+    failed = shape.all & ~(1 << shape.gpus // 2)
+    for free in (shape.all, failed, shape.all & 0b101101101101, 1):
+        for count in sizes:
+            fits = [Fit(s, level_by_hand(shape, s), strength_by_hand(shape, s)) for s in all_sets(free, count)]
+            best = table.best(free, count)
+            assert (best is None) == (not fits)
+            if best is not None:
+                top = max((f.level, f.strength) for f in fits)
+                equal = [f.gpus for f in fits if (f.level, f.strength) == top]
+                assert (best.level, best.strength) == top
+                assert best.gpus in equal
+                assert table.worst_level(free, count) == min(f.level for f in fits)
 
 
 def test_bridge_pairs() -> None:

@@ -1,7 +1,7 @@
 """Fit tables: the best subset of free GPUs of a shape, by look-up.
 
-Order of subsets, best first: level; strength (sum over the pairs, NVLinks counting most); fewest *broken islands*, that
-is islands that are wholly free now and would be partly taken; lowest mask. Each answer is exact and found once: a cold
+Order of subsets, best first: level; strength (the weakest pair first, then the sum over the pairs, NVLinks counting most);
+fewest *broken islands*, that is islands that are wholly free now and would be partly taken; lowest mask. Each answer is exact and found once: a cold
 look-up searches the subsets of that size with numpy, a warm one reads an array.
 """
 
@@ -22,7 +22,7 @@ _KEPT_LISTS = 4096
 
 
 class Fit(NamedTuple):
-    """A subset of free GPUs: its mask, the level that joins it, and the sum of its pair strengths (comparison only)."""
+    """A subset of free GPUs: its mask, the level that joins it, and its strength (for comparison only, `Subsets`)."""
 
     gpus: int
     level: Level

@@ -14,12 +14,21 @@ Ints = NDArray[np.int64]
 MAX_GPUS = 16
 """Largest shape that is tabulated: 65,536 subsets."""
 
-LEVEL_SHIFT = 40
+LEVEL_SHIFT = 48
 """`Subsets.rank` holds the level above this bit and the strength below it."""
+
+WEAKEST_SHIFT = 28
+"""`Subsets.strength` holds the strength of the weakest pair above this bit and the sum over all pairs below it."""
+
+
+_NO_PAIR = 1 << 20
 
 
 class Subsets(NamedTuple):
-    """Per mask: number of GPUs, level (as int), strength, and level and strength in one comparable number."""
+    """Per mask: number of GPUs, level (as int), strength, and level and strength in one comparable number.
+
+    A pair's strength is its number of NVLinks, then its level. A set's is that of its weakest pair, then the sum over its pairs.
+    """
 
     size: Ints
     level: Ints
@@ -34,7 +43,8 @@ def analyse(shape: Shape) -> Subsets:
         raise TopologyError(f"shape {shape.name} has {count} GPUs; at most {MAX_GPUS} a node are supported")
     if any(len(row) != count for row in shape.links):
         raise TopologyError(f"the link matrix of shape {shape.name} is not square")
-    size, worst, strength = (np.array([start]) for start in (0, int(Level.NVLINK), 0))
+    size, worst, total = (np.array([start]) for start in (0, int(Level.NVLINK), 0))
+    weakest: Ints = np.array([_NO_PAIR])
     for i in range(count):
         # Subsets whose highest GPU is i: each smaller subset, plus i and its pairs with that subset.
         try:
@@ -44,7 +54,9 @@ def analyse(shape: Shape) -> Subsets:
             raise TopologyError(f"shape {shape.name} has a link word that is not known in row {i}") from None
         size = np.concatenate([size, size + 1])
         worst = np.concatenate([worst, np.minimum(worst, _fold(levels, np.minimum, int(Level.NVLINK)))])
-        strength = np.concatenate([strength, strength + _fold(strengths, np.add, 0)])
+        total = np.concatenate([total, total + _fold(strengths, np.add, 0)])
+        weakest = np.concatenate([weakest, np.minimum(weakest, _fold(strengths, np.minimum, _NO_PAIR))])
+    strength = (np.where(size < 2, 0, weakest) << WEAKEST_SHIFT) + total
     partial = (worst < Level.NVLINK) & _nvlink_connected(shape)
     level = np.where(partial, int(Level.NVLINK_PARTIAL), worst)
     return Subsets(size, level, strength, (level << LEVEL_SHIFT) + strength)
