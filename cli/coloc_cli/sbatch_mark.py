@@ -3,7 +3,7 @@
 import msgspec
 
 from coloc_cli.sbatch_wishes import Wishes
-from colocd.core.comment import with_checkpoint
+from colocd.core.comment import asks_for_place, with_checkpoint
 from colocd.core.view import Checkpoint
 from colocd.errors import BadRequest
 
@@ -29,7 +29,15 @@ def mark(wishes: Wishes, *, held: bool) -> Checkpoint:
 
 
 def comment(users: str, facts: Checkpoint) -> str:
-    """The user's comment with the mark behind it; raises `BadRequest` when Slurm would not take it, now or later."""
+    """The user's comment with the mark behind it; raises `BadRequest` when Slurm would not take it, now or later.
+
+    A batch job that asks for a place is refused, too: it would be placed like any other.
+    """
+    if asks_for_place(users):
+        raise BadRequest(
+            "a batch job goes where coloc puts it, and its comment asks for a place",
+            "submit it with plain sbatch into an online partition, or take [coloc-place …] out of --comment",
+        )
     later = msgspec.structs.replace(facts, saved=9999999999.0, yielded=9999999999.0)
     longest = with_checkpoint(users, later)
     over = len(longest.encode(errors="surrogateescape")) - LONGEST_COMMENT

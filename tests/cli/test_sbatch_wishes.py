@@ -53,6 +53,8 @@ def test_lines_take_colocs_own_options_only(sbatch: Sbatch, script: Script, line
         (["--coloc-deadline=someday"], "is no time"),
         (["--coloc-class=a b"], "no name of a class"),
         (["--coloc-preset"], "needs a value"),
+        (["--comment=x [coloc-place v=1]"], "its comment asks for a place"),
+        (["--comment", "[coloc_place v=2"], "its comment asks for a place"),
     ],
 )
 def test_wrong_options_are_refused_with_a_reason(sbatch: Sbatch, words: list[str], text: str) -> None:

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colocd.core.comment import own_key, own_token, parse_comment, parse_request, with_checkpoint
-from colocd.core.service import Mode
+from colocd.core.comment import own_key, own_token, parse_comment, parse_request, request_problem, with_checkpoint
+from colocd.core.service import Closeness, Mode
 from colocd.core.view import Checkpoint, Request
 
 seconds = st.none() | st.floats(0, 4e9, allow_nan=False).map(lambda x: float(f"{x:.15g}"))
@@ -57,5 +57,42 @@ def test_requests() -> None:
     assert parse_request("[coloc-place v=1 level=NODE mode=best-effort]") == Request(
         level="NODE", mode=Mode.BEST_EFFORT
     )
-    assert parse_request("[coloc-place v=1 level=WARP]") is None
-    assert parse_request("[coloc-place v=2 level=NODE]") is None
+    assert parse_request("[coloc-place  v=1 near=leaf level=node] mine") == Request(level="NODE", near=Closeness.LEAF)
+    assert request_problem("[coloc-place v=1 level=node]") is None
+    assert request_problem("I like the coloc placement") is None
+
+
+@pytest.mark.parametrize(
+    ("comment", "told"),
+    [
+        ("[coloc-place v=1 level=WARP]", "level=WARP is none of NVLINK, NVLINK_PARTIAL, PIX, PXB, PHB, NODE, SYS"),
+        ("[coloc-place v=1 mode=strict]", "mode=strict is none of guaranteed, best-effort"),
+        ("[coloc-place v=1 near=rack]", "near=rack is none of nvlink, leaf, block, any"),
+        ("[coloc-place v=1 lvel=NODE]", "'lvel=NODE' is none of v=1, level=, mode= and near="),
+        ("[coloc-place v=1 level = NODE]", "'level' is none of v=1"),
+        ("[coloc-place v=1 level=NODE level=SYS]", "level stands in it twice"),
+        ("[coloc-place v=2 level=NODE]", "v=1 has to stand in it"),
+        ("[coloc-place level=NODE]", "v=1 has to stand in it"),
+        ("[coloc-place v=1 level=NODE", "its ] is missing"),
+        ("[coloc-place v=1] [coloc-place v=1]", "there are two of them"),
+        ("coloc-place v=1", "it is not written like [coloc-place v=1 level=NVLINK]"),
+        ("[coloc_place v=1]", "it is not written like"),
+        ("[COLOC-PLACE v=1]", "it is not written like"),
+        ("[coloc places v=1]", "it is not written like"),
+    ],
+)
+def test_requests_that_cannot_be_read(comment: str, told: str) -> None:
+    """Such a job is placed by Slurm alone; what is wrong is told."""
+    assert parse_request(comment) is None
+    assert (request_problem(comment) or "").startswith(told)
+
+
+@given(
+    st.text(max_size=60)
+    | st.lists(st.sampled_from(["[coloc-place", " v=1", " level=", "NVLINK", "]", "=", " "])).map("".join)
+)
+def test_any_comment_is_a_request_or_a_problem_or_neither(comment: str) -> None:
+    request, problem = parse_request(comment), request_problem(comment)
+    assert request is None or problem is None
+    if "[coloc-place " in comment:
+        assert (request is None) != (problem is None)

@@ -113,6 +113,11 @@ def test_what_coloc_does_not_place_is_left_to_slurm(rig: DaemonRig) -> None:
     waiting = wish(rig, partition="batch", held=True)
     rig.run(5)
     assert "batch is not in policy.online_partitions" in rig.daemon.answers.explain(waiting)["now"]
+    running = rig.daemon.answers.explain(refs[2])["now"]
+    assert "its request for a place cannot be read, so Slurm alone places it: level=WARP is none of NVLINK" in running
+    both = wish(rig, held=True, comment="[coloc-place v=1] [coloc v=1]")
+    rig.run(5)
+    assert "a batch job in coloc's care" in rig.daemon.answers.explain(both)["now"]
 
 
 def test_a_job_that_starts_by_itself_ends_the_handover(rig: DaemonRig) -> None:

@@ -1,8 +1,8 @@
 """Fit tables: the best subset of free GPUs of a shape, by look-up.
 
 Order of subsets, best first: level; strength (the weakest pair first, then the sum over the pairs, NVLinks counting most);
-fewest *broken islands*, that is islands that are wholly free now and would be partly taken; lowest mask. Each answer is exact and found once: a cold
-look-up searches the subsets of that size with numpy, a warm one reads an array.
+fewest *broken islands*, that is islands that are wholly free now and would be partly taken; lowest mask. Each answer is
+exact and found once: a cold look-up searches the subsets of that size with numpy, a warm one reads an array.
 """
 
 from array import array

@@ -9,13 +9,22 @@ import re
 
 import msgspec
 
+from coloc_topology.shape import Level
+from colocd.core.service import Closeness, Mode
 from colocd.core.view import Checkpoint, Request
 
 _MARK = re.compile(r"\s*\[coloc v=1((?: [a-z]+=[^\s\[\]=]+)*)\]")
-_PLACE = re.compile(r"\[coloc-place v=1((?: [a-z]+=[^\s\[\]=]+)*)\]")
+_PLACE = re.compile(r"\[coloc-place\b([^\[\]]*)(\]?)")
+_LIKE_PLACE = re.compile(r"coloc[-_]places?\b|\[\s*coloc ?places?\b", re.IGNORECASE)
 _OWN = re.compile(r"\[coloc-own key=([0-9A-Za-z._:-]+)\]")
 SIGNALS = frozenset({"HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "ALRM", "CONT", "TSTP", "URG", "XCPU"})
 TARGETS = ("batch", "steps", "all")
+_REQUEST = {
+    "level": tuple(level.name for level in sorted(Level, reverse=True)),
+    "mode": tuple(mode.value for mode in Mode),
+    "near": tuple(near.value for near in Closeness),
+}
+"""Keys of a request for a place and what they may say."""
 
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,32}")
@@ -73,16 +82,48 @@ def with_checkpoint(comment: str, facts: Checkpoint) -> str:
 def parse_request(comment: str) -> Request | None:
     """Read a job's wish for a place, `[coloc-place v=1 level=NVLINK mode=guaranteed]`; None when it carries none.
 
-    Unknown words make the wish unreadable, and an unreadable wish is None: Slurm alone decides then.
+    Unknown words make the wish unreadable, and an unreadable wish is None: Slurm alone decides then, and `request_problem`
+    says what cannot be read.
     """
-    found = _PLACE.search(comment)
-    if found is None:
+    if "[coloc-place" not in comment:
         return None
-    facts = dict(word.split("=", 1) for word in found.group(1).split())
-    try:
-        return msgspec.convert(facts, Request)
-    except msgspec.ValidationError:
-        return None
+    request = _place(comment)
+    return request if isinstance(request, Request) else None
+
+
+def request_problem(comment: str) -> str | None:
+    """Why a wish for a place in a job's comment cannot be read; None: it can, or there is none."""
+    problem = _place(comment) if asks_for_place(comment) else None
+    return problem if isinstance(problem, str) else None
+
+
+def asks_for_place(comment: str) -> bool:
+    """Whether a comment holds a wish for a place, readable or not."""
+    return _LIKE_PLACE.search(comment) is not None
+
+
+def _place(comment: str) -> Request | str:
+    """The wish, or what is wrong with it."""
+    found = _PLACE.findall(comment)
+    if len(found) != 1:
+        return "there are two of them" if found else "it is not written like [coloc-place v=1 level=NVLINK]"
+    words, closed = found[0]
+    if not closed:
+        return "its ] is missing"
+    facts: dict[str, str] = {}
+    for word in words.split():
+        key, _, value = word.partition("=")
+        if key not in ("v", *_REQUEST) or not value:
+            return f"{word[:40]!r} is none of v=1, level=, mode= and near="
+        if key in facts:
+            return f"{key} stands in it twice"
+        facts[key] = value.upper() if key == "level" else value.lower()
+    if facts.pop("v", None) != "1":
+        return "v=1 has to stand in it, the version of these words"
+    wrong = next((key for key, value in facts.items() if value not in _REQUEST[key]), None)
+    if wrong is not None:
+        return f"{wrong}={facts[wrong][:40]} is none of {', '.join(_REQUEST[wrong])}"
+    return msgspec.convert(facts, Request)
 
 
 def own_token(key: str) -> str:

@@ -157,7 +157,7 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
             f"its load is foreseen so: {s.forecast.basis}" for s in view.services if s.spec.name == name and s.forecast
         ]
     if kind == "job":
-        left = (refusal(j, view.policy) for j in view.jobs if j.ref == name and j.request is not None and not j.gpus)
+        left = (refusal(j, view.policy) for j in view.jobs if j.ref == name and (j.request is None or not j.gpus))
         told += [reason for reason in left if reason is not None]
         land = ground(view)
         if name in land.barred:

@@ -5,6 +5,7 @@ So they take part in the same choice of GPUs and victims, with the same explanat
 
 from collections.abc import Collection, Iterable
 
+from colocd.core.comment import request_problem
 from colocd.core.policy import Policy
 from colocd.core.service import Capacity, Load, ServiceSpec
 from colocd.core.view import Held, Job, JobState, Replica, ReplicaState, ServiceView
@@ -48,7 +49,17 @@ def per_node(job: Job) -> int:
 
 
 def refusal(job: Job, policy: Policy) -> str | None:
-    """Why a job with a request is left to Slurm; None: it is placed. Held by an administrator: coloc's or not, see `served`."""
+    """Why a job that asks for a place is left to Slurm; None: it is placed, or asks for none.
+
+    Held by an administrator: coloc's or not, see `served`.
+    """
+    if job.request is None:
+        problem = request_problem(job.comment)
+        return (
+            None if problem is None else f"its request for a place cannot be read, so Slurm alone places it: {problem}"
+        )
+    if job.checkpoint is not None:
+        return "it asks for a place, but it is a batch job in coloc's care (`coloc sbatch`): such jobs have none"
     if job.partition not in policy.online_partitions:
         return f"it asks for a place, but partition {job.partition} is not in policy.online_partitions"
     if job.nodes_requested > 1 and job.gpus_per_node is None:
