@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from tests.systemd.test_units import UNITS, systemd
 
+from colocd.agent.__main__ import FEED
 from colocd.agent.sample import DriverReplaced
+from colocd.agent.send import MOST, TIMEOUT
 from colocd.agent.settings import Settings, load_settings
 from colocd.errors import BadConfig, NotFound
 
@@ -48,6 +50,13 @@ def test_what_a_restart_mends() -> None:
     assert {int(code) for code in never.split()} == {BadConfig.exit_code, NotFound.exit_code}
     assert str(DriverReplaced.exit_code) not in never.split()
     assert values("Restart") == ["always"]
+
+
+def test_the_watchdog_is_slower_than_the_slowest_round() -> None:
+    """A round waits `FEED`, and sends `MOST` batches that take `TIMEOUT` for the connection and for the answer each."""
+    (told,) = values("WatchdogSec")
+    assert int(told.removesuffix("min")) * 60 > FEED + MOST * 2 * TIMEOUT
+    assert values("NotifyAccess") == ["main"]
 
 
 def test_the_runtime_folder_is_where_faults_are_kept() -> None:

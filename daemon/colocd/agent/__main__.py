@@ -20,9 +20,12 @@ from colocd.agent.settings import DEFAULT_PATH, Settings, load_settings
 from colocd.clock import Clock, SystemClock
 from colocd.errors import BadConfig, ColocError
 from colocd.munge import Munge, MungeUnreachable
+from colocd.notify import Notifier
 from colocd.units import split_address
 
 log = logging.getLogger("coloc-agent")
+FEED = 30.0
+"""Seconds after which systemd's watchdog hears of this process at the latest, unless a call of NVML or munge hangs."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        Agent(settings, SystemClock()).run(stop)
+        Agent(settings, SystemClock(), Notifier(os.environ)).run(stop)
     except DriverReplaced as error:
         sys.stderr.write(f"coloc-agent: the driver was replaced, so this process ends: {error}\n")
         raise SystemExit(error.exit_code) from None
@@ -74,12 +77,12 @@ def _named(struct: object) -> dict[str, object]:
 class Agent:
     """The loop. A round that fails is said once and tried again; nothing but a bad configuration ends it."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, notifier: Notifier) -> None:
         host = settings.node or os.uname().nodename.partition(".")[0]
         where = split_address(settings.server)
         if where is None:
             raise BadConfig(f"server: {settings.server!r} is not host:port")
-        self._settings, self._clock = settings, clock
+        self._settings, self._clock, self._notifier = settings, clock, notifier
         size = max(1, int(settings.keep / settings.period))
         self.buffer = Buffer(host, secrets.token_hex(8), settings.period, size)
         self._sampler = Sampler(JobFinder(), FaultMemory(settings.faults))
@@ -101,7 +104,8 @@ class Agent:
             if now >= send_at:
                 self._send()
                 send_at = max(send_at + self._settings.send_every, self._clock.monotonic())
-            self._clock.wait(stop, min(sample_at, send_at) - self._clock.monotonic())
+            self._notifier.tell("WATCHDOG=1")
+            self._clock.wait(stop, min(sample_at - (now := self._clock.monotonic()), send_at - now, FEED))
         self._send()
         self._sampler.close()
 
