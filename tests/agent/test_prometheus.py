@@ -139,6 +139,18 @@ def test_stale_samples_are_unknown(standin: StandIn) -> None:
     assert [g.index for g in asked(found).latest()["gpu01"].gpus] == [1]
 
 
+def test_profiling_metrics_stand_in_for_the_utilisation(standin: StandIn) -> None:
+    """Sites that export DCGM's profiling metrics often leave GPU_UTIL out, which is not to be had with MIG either."""
+    for gpu, facts in enumerate(({"GPU_UTIL": 70}, {}, {"XID_ERRORS": 0})):
+        standin.scrape("gpu01", gpu, **facts)
+        for name, value in (("GR_ENGINE_ACTIVE", 0.256), ("DRAM_ACTIVE", 1.5)):
+            if gpu < 2:
+                labels, at, _ = standin.samples[-1]
+                standin.samples.append(({**labels, "__name__": f"DCGM_FI_PROF_{name}"}, at, str(value)))
+    samples = asked(source(standin)).latest()["gpu01"].samples
+    assert [(s.sm, s.memory_busy) for s in samples] == [(70, None), (26, None), (None, None)]
+
+
 def test_what_lies_between_two_scrapes_is_measured_once(standin: StandIn) -> None:
     standin.scrape("gpu01", 0, age=16.0, GPU_UTIL=40, POWER_USAGE=100)
     found = asked(asked(source(standin)))

@@ -23,7 +23,9 @@ XID, DOUBLE_BIT, REMAP_FAILED = (
     "DCGM_FI_DEV_ROW_REMAP_FAILURE",
 )
 CLOCK, MEMORY_CLOCK, COPY = "DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_MEM_CLOCK", "DCGM_FI_DEV_MEM_COPY_UTIL"
-NAMES = (UTIL, USED, POWER, XID, DOUBLE_BIT, REMAP_FAILED, CLOCK, MEMORY_CLOCK, COPY)
+ENGINE, DRAM = "DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_PROF_DRAM_ACTIVE"
+"""Shares that stand in for `UTIL` and `COPY` where a site exports the profiling metrics instead."""
+NAMES = (UTIL, USED, POWER, XID, DOUBLE_BIT, REMAP_FAILED, CLOCK, MEMORY_CLOCK, COPY, ENGINE, DRAM)
 LARGEST = 64 << 20
 """Longest answer that is read, in bytes."""
 GAP = 3.0
@@ -213,10 +215,14 @@ def _sample(facts: dict[str, float]) -> GpuSample:
         value = facts.get(name)
         return None if value is None or value > most else round(value * factor)
 
+    def percent(name: str, share: str) -> int | None:
+        told = whole(name, most=100)
+        return whole(share, 100, most=1) if told is None else told
+
     xid, failed = whole(XID), whole(REMAP_FAILED)
     return GpuSample(
-        sm=whole(UTIL, most=100),
-        memory_busy=whole(COPY, most=100),
+        sm=percent(UTIL, ENGINE),
+        memory_busy=percent(COPY, DRAM),
         used=whole(USED),
         power=whole(POWER, 1000),
         clock=whole(CLOCK),
