@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coloc_cli import output, settings, topo_files
+from coloc_cli import output, settings, topo_files, topo_network
 from coloc_cli.app import App
 from coloc_topology.check import Report, check
 from coloc_topology.errors import TopologyError
@@ -23,6 +23,8 @@ from colocd.config import SlurmConfig, TopologyConfig
 from colocd.errors import BadConfig, BadFile, BadRequest, ColocError
 from colocd.shapes import SLURM_CONF
 
+GRES_HINT = "name the gres.conf with --gres-conf, or slurm.conf beside it with --slurm-conf"
+CONF_HINT = "name slurm.conf with --slurm-conf"
 LINES_HINT = "correct the line named above; `coloc topo check` goes on from there"
 
 
@@ -51,7 +53,7 @@ def run(app: App, options: Options, as_json: bool) -> int:
     conf_path = options.slurm_conf or slurm_config.conf or app.environ.get("SLURM_CONF") or SLURM_CONF
     gres_path = options.gres_conf or topology.gres_conf or str(Path(conf_path).with_name("gres.conf"))
     slurm = _slurm(slurm_config, options, conf_path)
-    text = topo_files.read_text(gres_path)
+    text = topo_files.read_text(gres_path, GRES_HINT)
     complaints: list[TopologyError] = []
     try:
         conf = read_gres_conf(text, complaints)
@@ -97,7 +99,7 @@ def _slurm(config: SlurmConfig, options: Options, conf_path: str) -> Slurm:
         except ColocError as error:
             why = str(error)
     try:
-        return Slurm(read_conf_nodes(topo_files.read_text(conf_path)), given, False, why)
+        return Slurm(read_conf_nodes(topo_files.read_text(conf_path, CONF_HINT)), given, False, why)
     except TopologyError as error:
         raise BadFile(f"{conf_path}, {error}", LINES_HINT) from None
     except BadFile:
@@ -130,6 +132,7 @@ def _sources(options: Options, topology: TopologyConfig, nodes: Mapping[str, Slu
 
 def _facts(path: str) -> Source:
     text = topo_files.read_text(path)
+    topo_network.refuse(path, kind_of(text))
     if kind_of(text) == "gres.conf":
         raise BadFile(f"{path} is a gres.conf, not facts of a server", "give it with --gres-conf")
     return topo_files.read_file(path, text)

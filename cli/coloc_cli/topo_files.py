@@ -12,8 +12,8 @@ HINT = "give an output of `nvidia-smi topo -m` or `rocm-smi --showtopo`, a dump 
 LARGEST = 16 << 20
 
 
-def read_text(path: str) -> str:
-    """The text of a file (`-`: stdin), whatever its bytes are; raises `BadFile`."""
+def read_text(path: str, hint: str = HINT) -> str:
+    """The text of a file (`-`: stdin), whatever its bytes are; raises `BadFile` with this hint."""
     try:
         if path == "-":
             data = sys.stdin.buffer.read(LARGEST + 1)
@@ -22,9 +22,9 @@ def read_text(path: str) -> str:
                 data = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "is no name of a file"
-        raise BadFile(f"{path} cannot be read: {reason}", HINT) from None
+        raise BadFile(f"{path} cannot be read: {reason}", hint) from None
     if len(data) > LARGEST:
-        raise BadFile(f"{path} is larger than {LARGEST >> 20} MiB", HINT)
+        raise BadFile(f"{path} is larger than {LARGEST >> 20} MiB", hint)
     return decode(data)
 
 

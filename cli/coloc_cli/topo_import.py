@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from coloc_cli import output, topo_check, topo_files
+from coloc_cli import output, topo_check, topo_files, topo_network
 from coloc_cli.app import App
 from coloc_topology.check_facts import base, reordered
 from coloc_topology.errors import TopologyError
@@ -38,6 +38,7 @@ def run(app: App, options: Options) -> None:
 
     names = topo_files.hosts(options.nodes)
     text = topo_files.read_text(options.file)
+    topo_network.refuse(options.file, kind_of(text))
     if kind_of(text) == "gres.conf":
         raise BadFile(f"{options.file} is a gres.conf", "coloc reads gres.conf by itself; import facts of a server")
     source = topo_files.read_file(options.file, text)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from coloc_cli import output, topo_domains, topo_files, topo_live, topo_picture
+from coloc_cli import output, topo_domains, topo_files, topo_live, topo_network, topo_picture
 from coloc_cli.app import App
 from coloc_topology.errors import TopologyError
 from coloc_topology.gres_conf import read_gres_conf
@@ -85,7 +85,13 @@ def _table(found: Sequence[topo_live.NodeUse]) -> None:
 
 def _file(path: str, documents: list[dict[str, Any]], pictures: list[list[str]]) -> None:
     text = topo_files.read_text(path)
-    if kind_of(text) == "gres.conf":
+    kind = kind_of(text)
+    if topo_network.is_network(kind):
+        document, lines = topo_network.read(path, text, kind)
+        documents.append(document)
+        pictures.append(lines)
+        return
+    if kind == "gres.conf":
         for nodes, shape, note in _gres(path, text):
             notes = [] if note is None else [note]
             documents.append(_document(path, "gres.conf", shape, nodes=nodes, notes=notes))

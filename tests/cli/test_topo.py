@@ -146,7 +146,7 @@ def test_files_need_no_daemon_but_nodes_do(coloc: Coloc) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "{", '{"format": "coloc-nvml"}', "\x00\xff\ud800", "GPU0\tGPU1\nGPU0\tX\n", "NodeName=n[1\n",
-     "Name=gpu File=/dev/nvidia0 Links=5",
+     "Name=gpu File=/dev/nvidia0 Links=5", "SwitchName=a\n", "BlockSizes=x", "- topology: [", "- topology: a\n  ring: b\n",
      "[" * 100_000, '{"gpus": ' + "[" * 100_000],
 )  # fmt: skip
 def test_hostile_files(coloc: Coloc, tmp_path: Path, text: str) -> None:
@@ -178,9 +178,42 @@ def test_damaged_files(coloc: Coloc, tmp_path: Path, junk: bytes, file: Path, da
     assert "\x1b" not in said.out
 
 
+def test_what_joins_nodes(coloc: Coloc, tmp_path: Path) -> None:
+    """topology.conf, topology.yaml, and what `scontrol show topology` prints."""
+    shown = tmp_path / "shown"
+    shown.write_text(
+        "SwitchName=s1 Level=0 LinkSpeed=1 Nodes=n[1-2]\nSwitchName=top Level=1 Nodes=n[1-3] Switches=s1\n"
+    )
+    said = coloc("topo", "show", str(shown))
+    assert said.code == 0
+    assert said.out.splitlines()[-2:] == ["  switch top   3 nodes: n[1-3]", "    switch s1  2 nodes: n[1-2]"]
+    yaml = tmp_path / "topology.yaml"
+    yaml.write_text(
+        "- topology: racks\n  block:\n    blocks:\n    - block: b1\n      nodes: n1\n- topology: none\n  flat: true\n"
+    )
+    assert coloc("topo", "show", str(yaml)).out.splitlines()[-3:] == [
+        "  topology racks",
+        "  block b1  1 node: n1",
+        "  topology none: flat, no switches and no blocks",
+    ]
+    found = coloc("topo", "show", str(yaml), "--json").json[0]
+    assert found["topologies"][0]["domains"] == [{"kind": "block", "name": "b1", "level": 0, "nodes": ["n1"]}]
+    assert found["topologies"][1] == {"name": "none", "domains": []}
+    gres = ("--gres-conf", str(DATA / "gres/nebius_h100_gres.conf"))
+    for said in (
+        coloc("topo", "import", str(yaml), "--nodes", "n1"),
+        coloc("topo", "check", "--offline", "--nvml", f"n1={yaml}", *gres),
+    ):
+        assert (said.code, "tells of switches and blocks" in said.err) == (65, True)
+    shown.write_text("SwitchName=s1 Nodes=n[1-2]\nSwitchName=top Switches=s9\n")
+    said = coloc("topo", "show", str(shown))
+    assert (said.code, "line 2, column 12: switch top joins s9" in said.err) == (65, True)
+
+
 def test_missing_and_unreadable_files(coloc: Coloc, tmp_path: Path) -> None:
     assert coloc("topo", "show", str(tmp_path / "none")).code == 65
     assert coloc("topo", "show", f"{tmp_path}/").code == 65
+    assert "--gres-conf" in coloc("topo", "check", "--offline", "--gres-conf", str(tmp_path / "none")).err
     assert coloc("topo", "import", "none", "--nodes", "n[").code == 64
     assert coloc("topo", "import", str(DATA / "nvml/one.json")).code == 64
 

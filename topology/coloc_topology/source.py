@@ -11,6 +11,10 @@ from coloc_topology.shape import Shape
 
 _SETTING = re.compile(r"^\s*(NodeName|Name|AutoDetect)\s*=", re.IGNORECASE | re.MULTILINE)
 _HEADER = re.compile(r"^\s*(\x1b\S*?m)?\s*GPU0\b", re.MULTILINE)
+_YAML = re.compile(r"^\s*-\s+[\"']?topology[\"']?\s*:", re.MULTILINE)
+_SWITCHES = re.compile(r"^\s*(SwitchName|BlockName|AggregatedBlock|BlockSizes)\s*=", re.IGNORECASE | re.MULTILINE)
+NETWORK = ("topology.conf", "topology.yaml")
+"""Kinds of files that tell of switches and blocks, not of a server; an output of `scontrol show topology` is the first."""
 
 
 class Source(NamedTuple):
@@ -36,12 +40,18 @@ def decode(data: bytes) -> str:
 
 
 def kind_of(text: str) -> str:
-    """`nvml`, `gres.conf`, `rocm-smi` or `nvidia-smi` (as which all else is read, to be told why it is not)."""
+    """`nvml`, `gres.conf`, `rocm-smi`, one of `NETWORK`, or `nvidia-smi`, as which all else is read to be told why it is not."""
     if looks_like_nvml(text):
         return "nvml"
     if looks_like_rocm(text):
         return "rocm-smi"
-    return "gres.conf" if _SETTING.search(text) and not _HEADER.search(text) else "nvidia-smi"
+    if _HEADER.search(text):
+        return "nvidia-smi"
+    if _SWITCHES.search(text):
+        return "topology.conf"
+    if _YAML.search(text):
+        return "topology.yaml"
+    return "gres.conf" if _SETTING.search(text) else "nvidia-smi"
 
 
 def read_source(text: str, name: str) -> Source:

@@ -19,8 +19,9 @@ def show(app: App, words: tuple[str, ...], as_json: bool) -> None:
     """Draw the islands of nodes and files.
 
     NODE: a node, or a host list (n[1-4]); who sits on which GPU is what colocd saw last. FILE: an output of `nvidia-smi topo
-    -m` or `rocm-smi --showtopo`, a dump of `coloc topo dump`, or a gres.conf; files need no daemon. Without either: one
-    line a node, and the blocks, leaf switches and NVLink domains they are in, as far as known.
+    -m` or `rocm-smi --showtopo`, a dump of `coloc topo dump`, a gres.conf, or Slurm's topology.conf, topology.yaml or
+    `scontrol show topology` (`-`: stdin); files need no daemon. Without either: one line a node, and the blocks, leaf
+    switches and NVLink domains they are in, as far as known.
     """
     from coloc_cli import topo_show
 
