@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from colocd.act.tools import waits_until
 from colocd.core.actions import Plan, Release
 from colocd.core.admission import useful_time
 from colocd.core.fill import waiting
@@ -60,7 +61,7 @@ def job_story(
     taking = next((h for h in open_handovers if job.ref in h.victims), None)
     story = [_state(job, facts, view)]
     if taking is not None and job.state in HOLDING:
-        story.append(_leaving(taking, view.at))
+        story.append(_leaving(taking, job.ref, view.at))
     if facts.evicted_at is not None:
         story.append(_evicted(job, facts, decisions, view.at))
     elif job.gpus and job.checkpoint is not None and job.checkpoint.saved is not None:
@@ -87,11 +88,16 @@ def _state(job: Job, facts: JobFacts, view: View) -> str:
     return f"is {job.state}" + (f" on {words(job.gpus)}{since}" if job.gpus else "")
 
 
-def _leaving(h: Handover, at: float) -> str:
+def _leaving(h: Handover, ref: str, at: float) -> str:
     """It is a victim and still has its GPUs: until when."""
     who = f"{subject(h.service).replace(':', ' ')} (handover {h.id})"
     grace, kill_wait = h.data.get("grace"), h.data.get("kill_wait")
     last = "" if not kill_wait else f"; if it ignores TERM then, Slurm kills it {kill_wait:.0f} s later"
+    if waits_until(h) is not None and ref in h.data["moments"]:
+        wait = max(0.0, h.data["decided_at"] + h.data["moments"][ref] - at)
+        return (
+            f"has to give up its GPUs for {who} in about {lasting(wait)}, when it loses least; until then it works on"
+        )
     if "told_at" not in h.data or grace is None:
         return f"has to give up its GPUs for {who}, and will be told to save in a moment"
     if not grace:

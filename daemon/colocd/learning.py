@@ -169,9 +169,14 @@ def remember_start(store: Store, handover: Handover, ready_at: float) -> None:
     if not isinstance(freed, int | float) or not isinstance(placed, int | float):
         return
     requeued = times.get("requeued")
+    waited = float(handover.data.get("waited") or 0.0)  # for its victims' own moments, with time to spare
     ending = freed - requeued if handover.victims and isinstance(requeued, int | float) else None
     start = Start(
-        at=ready_at, reclaim=freed - handover.created_at, start=placed - freed, ready=ready_at - placed, ending=ending
+        at=ready_at,
+        reclaim=freed - handover.created_at - waited,
+        start=placed - freed,
+        ready=ready_at - placed,
+        ending=ending,
     )
     if min(start.reclaim, start.start, start.ready) < 0:
         return  # the clock was set back meanwhile

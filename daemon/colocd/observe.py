@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from colocd.act.adoption import KEPT
-from colocd.act.tools import OVERRIDE, RETRY
+from colocd.act.tools import OVERRIDE, RETRY, brief
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.need import need
 from colocd.core.seats import in_order
 from colocd.core.service import Measure, ServiceSpec
 from colocd.core.view import (
-    HandoverBrief,
     Held,
     Job,
     Reading,
@@ -164,7 +163,7 @@ class Observer:
             jobs=tuple(sorted(cluster.jobs, key=lambda j: j.order)),
             facts=memory.facts,
             services=services + self._wishes(cluster.jobs, handovers, config, now),
-            handovers=tuple(_brief(h) for h in handovers),
+            handovers=tuple(brief(h) for h in handovers),
             gpus=gpus.readings,
             runs=memory.runs,
             evicted=memory.evicted,
@@ -293,8 +292,3 @@ def _number(text: str | None) -> float | None:
         return float(text) if text is not None else None
     except ValueError:
         return None
-
-
-def _brief(h: Handover) -> HandoverBrief:
-    state = h.state.value
-    return HandoverBrief(id=h.id, service=h.service, slot=h.slot, places=h.places, victims=h.victims, state=state)

@@ -10,7 +10,7 @@ from coloc_cli.client import Client
 from coloc_cli.jobmark import read_comment
 from colocd.config import ApiConfig
 from colocd.core.view import JobState
-from colocd.store.records import LoadSample
+from colocd.store.records import Handover, LoadSample
 from colocd.testcluster import PrivateCluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(120)]
@@ -38,10 +38,10 @@ def remember(site: LiveSite, begin: float) -> None:
     site.curve(begin, points)
 
 
-def submit(site: LiveSite, name: str, gpus: int) -> str:
+def submit(site: LiveSite, name: str, gpus: int, *more: str) -> str:
     """A job that cannot be asked: it saves every EVERY seconds and says so; TERM ends it where it is."""
     words = ["--parsable", f"--job-name={name}", f"--gpus-per-node={gpus}", "--nodes=1", "--ntasks=1"]
-    words += [f"--coloc-interval={EVERY:g}", f"--output={site.jobs}/{name}.log", "--open-mode=append"]
+    words += [*more, f"--coloc-interval={EVERY:g}", f"--output={site.jobs}/{name}.log", "--open-mode=append"]
     job = [*site.programs("train_job.sh", "train_job.py"), str(site.jobs / name), "100000"]
     job += [f"--rate={RATE}", f"--every={EVERY:g}"]
     env = {"COLOC_COMMAND": site.command, "COLOC_DEMO_PYTHON": site.python}
@@ -108,6 +108,55 @@ def test_a_foreseen_peak(clean_cluster: PrivateCluster) -> None:
             name = names[refs.index(ref)]
             site.until(lambda name=name: "\n1 " in (site.jobs / name / "journal").read_text(), "their first step")  # type: ignore[misc]
         assert site.lost(*names) <= 2 * RATE * 2.0
+
+
+def test_victims_go_one_by_one(clean_cluster: PrivateCluster) -> None:
+    """The one that nobody can ask goes at once; the one that saves when it is asked works on, until the latest moment."""
+    with LiveSite(clean_cluster, service={"max_replicas": 3}) as site:
+        site.upgrade()
+        site.start()
+        site.curve(site.clock.now(), [(0.0, QUIET), (60.0, QUIET)])
+        site.coloc("service", "apply", str(site.base / "chat.toml"))
+        site.until(lambda: site.ready() == 1, "the replica that the load needs")
+        mute = submit(site, "mute", 2, "--nodelist=n1")
+        site.until(lambda: bool(site.job(mute).gpus), "the first job")
+        asked = site.submit("asked", 2, nodes="n1")
+        site.until((site.jobs / "asked" / "journal").exists, "the second job's first step")
+        now = site.clock.now()
+        wanted = site.job(mute).gpus["n1"] | site.job(asked).gpus["n1"]  # type: ignore[index]
+        waits = {"moments": {asked: 5.0}, "latest": 5.0, "decided_at": now}
+        with site.store() as store:
+            number = store.add_handover(
+                Handover(
+                    service="chat",
+                    slot=2,
+                    places={"n1": wanted},
+                    level="NVLINK",
+                    victims=(mute, asked),
+                    created_at=now,
+                    updated_at=now,
+                    data={"key": "0123456789abcdef", "t": {"planned": now}, **waits},
+                )
+            ).id
+        site.until(lambda: site.job(mute).state is JobState.PENDING, "the first victim's requeue")
+        assert site.job(asked).state is JobState.RUNNING
+        assert "has to give up its GPUs for service chat" in site.coloc("explain", asked).stdout
+
+        def released() -> bool:
+            with site.store() as store:
+                h = store.handover(number)
+            return h is not None and h.state == "released"
+
+        site.until(released, "the replica")
+        with site.store() as store:
+            h = store.handover(number)
+            rows = {row.ref: row for row in store.jobs()}
+        assert h is not None
+        assert h.got == {"n1": wanted}
+        assert h.data["told_at"] - now >= 5.0
+        assert (rows[mute].evicted_at or 0.0) < now + 4.0
+        assert [rows[ref].evictions for ref in (mute, asked)] == [1, 1]
+        assert site.lost("asked") == 0
 
 
 @pytest.mark.root

@@ -7,8 +7,8 @@ from typing import assert_never
 import msgspec
 
 from colocd.act.placing import ALIVE
-from colocd.act.tools import FENCE_PREFIX, OVERRIDE, Tools, fence_name
-from colocd.core.actions import Drain, Hold, Place, Plan, Release
+from colocd.act.tools import FENCE_PREFIX, OVERRIDE, Tools, fence_name, waits_until
+from colocd.core.actions import Drain, Hasten, Hold, Place, Plan, Release
 from colocd.core.comment import own_key
 from colocd.core.view import Job, ReplicaState
 from colocd.core.wishes import subject
@@ -36,6 +36,8 @@ class Actor:
                 case Place():
                     if action.follows is None:
                         self._place(action, plan.at, guests.get(f"{action.service}/{action.slot}"))
+                case Hasten():
+                    self._hasten(action)
                 case Drain():
                     self._drain(action)
                 case Release():
@@ -86,6 +88,7 @@ class Actor:
                 "emergency": action.emergency,
                 "t": {"planned": now},
                 **({"beside": list(action.beside)} if action.beside else {}),
+                **({"moments": action.moments, "latest": action.latest} if action.moments else {}),
                 **near,
             },
         )
@@ -100,6 +103,15 @@ class Actor:
         for ref in action.victims:
             text = f"gives up its GPUs for {subject(action.service).replace(':', ' ')}: {action.why}"
             self.tools.tell(f"job:{ref}", "evict", text, handover=handover.id)
+
+    def _hasten(self, action: Hasten) -> None:
+        tools = self.tools
+        for h in tools.store.handovers(only_open=True):
+            if (h.service, h.slot) == (action.service, action.slot) and waits_until(h) is not None:
+                emergency = bool(h.data.get("emergency")) or action.emergency
+                tools.save(h, hastened=action.why, emergency=emergency)
+                text = f"its victims are told now, and not each at its own moment: {action.why}"
+                tools.tell(f"handover:{h.id}", "hasten", text)
 
     def _drain(self, action: Drain) -> None:
         tools = self.tools

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from coloc_topology.hostlist import fold
-from colocd.act import adoption, ending, placing, readback, victims
+from colocd.act import adoption, ending, own_moments, placing, readback, victims
 from colocd.act.asked import RewrittenJob
 from colocd.act.deadlines import Deadlines
 from colocd.act.tools import Tools, fence_name, fenced
@@ -108,20 +108,20 @@ class HandoverMachine:
     def _fenced(self, h: Handover) -> Handover:
         """The fence stands: check that the plan still holds, then tell the victims while they still hold their GPUs."""
         tools = self.tools
-        places = fenced(h)
-        nodes, jobs = tools.slurm.nodes(list(places)), tools.slurm.jobs(h.victims)
-        cpus = dict.fromkeys(h.places, self._spec(h).cpus_per_replica)
+        nodes, jobs = tools.slurm.nodes(list(fenced(h))), tools.slurm.jobs(h.victims)
         # Whoever was told waits for the requeue, whatever has become of the plan meanwhile.
-        wrong = None if ending.told(tools, h) else readback.plan_broken(places, nodes, jobs, cpus)
-        if wrong is not None:
+        if not ending.told(tools, h) and (wrong := own_moments.plan_broken(tools, h, nodes, jobs, self._spec(h))):
             return tools.save(h, abort=wrong)
         if not any(victims.holding(job) for job in jobs.values()):
             return tools.save(h, state=S.REQUEUED, acked=list(h.victims))
         if "marks" not in h.data:
             h = tools.save(h, marks=victims.marks(jobs), **victims.periods(tools, h, jobs))
+        begun = float(h.data.get("decided_at", h.created_at))
+        if waiting := own_moments.waited_for(h, jobs, lambda what, seconds: self._left(h, what, begun, seconds)):
+            return own_moments.go_early(tools, h, jobs, waiting)
         if not victims.tell_victims(tools, h, jobs):
             return h
-        return tools.save(h, state=S.SIGNALLED, told_at=tools.clock.now())
+        return tools.save(h, state=S.SIGNALLED, told_at=tools.clock.now(), **own_moments.times(tools, h, jobs))
 
     def _signalled(self, h: Handover) -> Handover:
         """Wait for each victim's acknowledgement or end, or for the end of the grace; repeat an unanswered signal once."""

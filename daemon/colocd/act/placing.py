@@ -46,7 +46,8 @@ def raise_fence(tools: Tools, h: Handover, spec: ServiceSpec) -> str | None:
     policy = tools.policy
     guest = h.data.get("guest")
     slurms = tools.kill_wait or 0.0
-    minutes = int((policy.grace + slurms + (3 if guest is None else 6) * policy.start_timeout) // 60) + 5
+    waits = float(h.data.get("latest") or 0.0)
+    minutes = int((policy.grace + slurms + waits + (3 if guest is None else 6) * policy.start_timeout) // 60) + 5
     users = tuple(dict.fromkeys((spec.user, *([guest["user"]] if guest is not None else []), tools.user)))
     nodes = in_order(fenced(h))
     result = tools.call(h, "fence", subject(h), lambda: tools.slurm.reserve(name, nodes, users, minutes), name=name)

@@ -11,6 +11,7 @@ from coloc_topology.hostlist import fold
 from coloc_topology.shape import Shape
 from colocd.act.ledger import Ledger, Result
 from colocd.clock import Clock
+from colocd.core.brief import HandoverBrief
 from colocd.core.policy import Policy
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Node
@@ -108,3 +109,24 @@ def fenced(h: Handover) -> dict[str, int]:
     for name, mask in h.data.get("guest", {}).get("places", {}).items():
         masks[name] = masks.get(name, 0) | mask
     return masks
+
+
+def waits_until(h: Handover) -> float | None:
+    """Unix seconds until which the handover waits at most for victims that go at a moment of their own; None: it does not."""
+    early = h.state in (HandoverState.PLANNED, HandoverState.FENCED)
+    if not early or not h.data.get("moments") or "hastened" in h.data or "told_at" in h.data:
+        return None
+    return float(h.data["decided_at"]) + float(h.data["latest"])
+
+
+def brief(h: Handover) -> HandoverBrief:
+    """What the view tells of an open handover."""
+    return HandoverBrief(
+        id=h.id,
+        service=h.service,
+        slot=h.slot,
+        places=h.places,
+        victims=h.victims,
+        state=h.state.value,
+        waits_until=waits_until(h),
+    )

@@ -85,12 +85,13 @@ def acknowledged(job: Job | None, before: Marks) -> bool:
 def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
     """Write, before the requeue, that the coming hold is coloc's.
 
-    An eviction's time is when its victims were told: a row that has this time was counted before a crash already.
+    An eviction's time is when its victims were told, or when one left before them: a row that has this time was counted before
+    a crash already.
     """
     known = {row.ref: row for row in tools.store.jobs()}
     now = tools.clock.now()
     # Whole milliseconds come back from the store as they went in; what a clock shows is finer than a row keeps.
-    told_at = round(float(h.data["told_at"]), 3)
+    told = {ref: round(float(h.data.get("left", {}).get(ref) or h.data["told_at"]), 3) for ref in jobs}
     rows = []
     for ref, job in jobs.items():
         row = known.get(ref) or BatchJob(ref=ref, user=job.user, name=job.name, first_seen=now, last_seen=now)
@@ -100,8 +101,8 @@ def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
         rows.append(
             msgspec.structs.replace(
                 row,
-                evictions=row.evictions + (row.evicted_at != told_at),
-                evicted_at=told_at,
+                evictions=row.evictions + (row.evicted_at != told[ref]),
+                evicted_at=told[ref],
                 ours=True,
                 released_at=None,
                 retry_at=None,
@@ -110,11 +111,11 @@ def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
         )
     tools.store.put_jobs(rows)
     for row in rows:
-        if known.get(row.ref) is None or known[row.ref].evicted_at != told_at:
+        if known.get(row.ref) is None or known[row.ref].evicted_at != told[row.ref]:
             job = jobs[row.ref]
             saved = job.checkpoint.saved if job.checkpoint is not None else None
             facts = {"job": row.ref, "user": job.user, "name": job.name, "service": h.service, "handover": h.id}
-            tools.evicted({**facts, "evictions": row.evictions, "saved": saved, "at": told_at, "why": h.why})
+            tools.evicted({**facts, "evictions": row.evictions, "saved": saved, "at": told[row.ref], "why": h.why})
 
 
 def loose(jobs: dict[str, Job]) -> dict[str, Job]:

@@ -28,6 +28,20 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     """An operator let this reclaim ignore the budgets."""
     emergency: bool = False
     """The load is there already and was not foreseen: its victims get the short grace."""
+    moments: dict[str, float] = {}
+    """Victims that are not told at once, but at a moment of their own: seconds after the plan's `at` (planned reclaims)."""
+    latest: float | None = None
+    """With `moments`: seconds after the plan's `at` at which all are told, whatever is waited for."""
+
+
+class Hasten(msgspec.Struct, frozen=True, kw_only=True, tag="hasten"):
+    """Tell the victims of a handover that waits for their moments now: its GPUs are needed."""
+
+    service: str
+    slot: int
+    why: str = ""
+    emergency: bool = False
+    """As in Place."""
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
@@ -53,7 +67,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
     why: str = ""
 
 
-Action = Place | Drain | Release | Hold
+Action = Place | Hasten | Drain | Release | Hold
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
-"""Planned reclaims: the forecast sees the need by more than a lead time, so each place is taken at the moment of least loss.
+"""Planned reclaims: the forecast sees the need by more than a lead time, so each victim is taken at its moment of least loss.
 
-Nothing of this is stored: it is worked out again each cycle from the forecast and from what the jobs have told, so it
-survives any crash. A reclaim begins early only when this moment is now; until then the plan says what it waits for.
+Nothing of this is stored until the first victim's moment has come: it is worked out again each cycle from the forecast and from
+what the jobs have told, so it survives any crash. Then the handover begins, with the moments of the others; until then
+the plan says what it waits for.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from colocd.core.need import counted, fresh, lead_time, needed, replicas_for
 from colocd.core.proof import ignores, save_time
 from colocd.core.runtimes import remaining
 from colocd.core.victims import gpu_count, restart_cost, unsaved
-from colocd.core.view import Job, JobFacts, Quantiles, ServiceView, View
+from colocd.core.view import Job, JobFacts, Node, Quantiles, ServiceView, View
 from colocd.core.wishes import is_wish
 
 IDLE_WORTH = 0.5
@@ -23,7 +24,7 @@ _ROUND = 1e-6
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
-    """When a place is best taken: seconds ahead (0: now), GPU-seconds lost then, and for what in words."""
+    """When a victim is best taken: seconds ahead (0: now), GPU-seconds it loses then, and what is waited for in words."""
 
     ahead: float
     lost: float
@@ -58,27 +59,58 @@ def _value(point: Quantiles, quantile: float) -> float:
     return next((v for q, v in ranked if q >= quantile - 1e-9), ranked[-1][1])
 
 
-def best_moment(spot: Spot, latest: float, view: View) -> Moment:
-    """The moment within `latest` seconds at which taking this place costs least: lost work and GPUs that serve too early.
+def moments(spot: Spot, node: Node, latest: float, view: View) -> dict[str, Moment]:
+    """When each victim of a place is best taken within `latest` seconds, by job: where work lost and GPUs idle cost least.
 
-    Candidates: now, the next own checkpoints and the natural ends of its victims, and the latest moment. A job that saves
-    when it is asked loses only the time of one save, whenever that is, unless it was silent when it was told.
+    A job that nobody can ask goes at a moment of its own: now, after one of its next checkpoints, at its natural end, at
+    the latest moment. Those that can be asked are told together and last, for they wait for their requeue; each loses only
+    the time of one save, whenever that is, unless it was silent when it was told. The node is fenced from the first of these moments to the last: where that keeps
+    more free GPUs from others than it saves, all go at one common moment.
     """
+
+    def price(jobs: Sequence[Job], ahead: float) -> float:
+        held = sum(((job.gpus or {}).get(node.name, 0) & spot.gpus).bit_count() for job in jobs)
+        return sum(_lost(job, ahead, view) for job in jobs) + IDLE_WORTH * held * (latest - ahead)
+
+    def best(jobs: Sequence[Job], not_before: float = 0.0) -> tuple[float, str]:
+        options = {t: why for t, why in _options(jobs, latest, view).items() if t >= not_before}
+        options.setdefault(not_before, "until the others have gone")
+        ahead = min(sorted(options), key=lambda t: (price(jobs, t), -t))
+        return ahead, options[ahead]
+
+    asked = [job for job in spot.victims if _askable(job)]
+    own = {job.ref: best([job]) for job in spot.victims if job not in asked}
+    last = max((ahead for ahead, _ in own.values()), default=0.0)
+    if asked:
+        together = best(asked, last)
+        own |= {job.ref: together for job in asked}
+        last = together[0]
+    first = min(ahead for ahead, _ in own.values())
+    fence = IDLE_WORTH * (node.free & ~spot.gpus).bit_count() * (last - first)
+    common = best(spot.victims)
+    if sum(price([job], own[job.ref][0]) for job in spot.victims) + fence >= price(spot.victims, common[0]) - _ROUND:
+        own = dict.fromkeys(own, common)
+    return {
+        job.ref: Moment(ahead=own[job.ref][0], lost=_lost(job, own[job.ref][0], view), waits_for=own[job.ref][1])
+        for job in spot.victims
+    }
+
+
+def _options(jobs: Sequence[Job], latest: float, view: View) -> dict[float, str]:
+    """Moments to choose from, in seconds ahead, and what is waited for until then."""
     options: dict[float, str] = {latest: "until the service needs it"}
-    for job in spot.victims:
+    for job in jobs:
         options |= dict.fromkeys(_saves(job, view.at, latest), f"for the next checkpoint of job {job.ref}")
         end = _end(job, view)
         if end <= latest:
             options[end] = f"for the end of job {job.ref}"
             options[latest] = f"for the end of job {job.ref}"
     options[0.0] = ""
+    return options
 
-    def cost(ahead: float) -> tuple[float, float]:
-        lost = sum(_lost(job, ahead, view) for job in spot.victims)
-        return lost + IDLE_WORTH * spot.gpus.bit_count() * (latest - ahead), -ahead
 
-    best = min(sorted(options), key=cost)
-    return Moment(ahead=best, lost=sum(_lost(job, best, view) for job in spot.victims), waits_for=options[best])
+def _askable(job: Job) -> bool:
+    return job.checkpoint is not None and job.checkpoint.signal is not None
 
 
 def _lost(job: Job, ahead: float, view: View) -> float:

@@ -12,3 +12,5 @@ class HandoverBrief(msgspec.Struct, frozen=True, kw_only=True):
     places: dict[str, int]
     victims: tuple[str, ...]
     state: str
+    waits_until: float | None = None
+    """Unix seconds until which it waits at most for victims that go at a moment of their own; null: it does not wait."""

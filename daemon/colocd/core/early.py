@@ -7,7 +7,7 @@ import msgspec
 
 from coloc_topology.shape import idx
 from colocd.core.actions import Action, Need, Note, Place
-from colocd.core.ahead import ahead_of_need, best_moment
+from colocd.core.ahead import Moment, ahead_of_need, moments
 from colocd.core.ground import Ground
 from colocd.core.joint import pick, settle
 from colocd.core.reclaim import Choice, make_choice
@@ -122,19 +122,33 @@ def begin_early(
             spots = [spot for spot in joint.spots[0] if not spot.waits]
             if not spots or not spots[0].victims:
                 break  # Free GPUs are kept for it anyway, and nothing is lost by waiting.
-            moment = best_moment(spots[0], latest, view)
-            if moment.ahead > 0:
-                soon = f"in about {moment.ahead:.0f} s its GPUs are wanted for {spec.name}"
-                told = f"{soon}; coloc waits {moment.waits_for}: then {moment.lost:.0f} GPU-seconds are lost"
-                notes += [Note(subject=f"job:{job.ref}", text=told) for job in spots[0].victims]
+            at = moments(spots[0], land.index.nodes[spots[0].row], latest, view)
+            if all(moment.ahead > 0 for moment in at.values()):
+                notes += [Note(subject=f"job:{ref}", text=_announced(spec.name, moment)) for ref, moment in at.items()]
                 scene = joint.land
                 continue
+            later = {ref: moment for ref, moment in at.items() if moment.ahead > 0}
+            notes += [Note(subject=f"job:{ref}", text=_announced(spec.name, moment)) for ref, moment in later.items()]
             mine = {a.slot for a in (*actions, *early) if isinstance(a, Place) and a.service == spec.name}
             used = slots_of(service, view) | mine
-            why = f"a replica more is foreseen to be needed, to be begun within {latest:.0f} s; now its victims lose least"
+            first = [ref for ref in at if ref not in later]
+            who = f"job {first[0]} loses" if len(first) == 1 else f"jobs {', '.join(first)} lose"
+            who = who if later else "its victims lose"
+            why = f"a replica more is foreseen to be needed, to be begun within {latest:.0f} s; now {who} least"
             slot = min(set(range(len(used) + 1)) - used)
-            early.append(place_action(service, slot, why, make_choice(spots[0], spec, joint.land), joint.land))
+            action = place_action(service, slot, why, make_choice(spots[0], spec, joint.land), joint.land)
+            if later:
+                wait = {ref: moment.ahead for ref, moment in later.items()}
+                action = msgspec.structs.replace(action, moments=wait, latest=latest)
+            early.append(action)
             placed[spec.name] += 1
             scene, land = joint.land, land.copy()
             settle(land, spec, spots[0])
     return land, early, notes
+
+
+def _announced(service: str, moment: Moment) -> str:
+    return (
+        f"in about {moment.ahead:.0f} s its GPUs are wanted for {service}; coloc waits {moment.waits_for}: then {moment.lost:.0f}"
+        " GPU-seconds are lost"
+    )

@@ -59,16 +59,29 @@ def needed(service: ServiceView, policy: Policy, at: float, until: float, quanti
     forecast says: a dead exporter never opens a valley. Replicas that are there are given up only when the rest carries the
     load with the margin `scale_down_margin`.
     """
-    load = fresh(service.load, at, policy)
+    most = _most(service, policy, at, until, quantile)
     if service.removed:
         return 0
-    if load is None:
+    if most is None:
         return None
-    foreseen = peak(service.forecast, quantile, 0.0, until) if service.forecast is not None else None
-    most = max(braced(load.value, service), foreseen or 0.0)
     have = len(counted(service))
     wanted = replicas_for(most, service, policy)
     return wanted if wanted >= have else min(have, replicas_for(most * (1 + policy.scale_down_margin), service, policy))
+
+
+def _most(service: ServiceView, policy: Policy, at: float, until: float, quantile: float) -> float | None:
+    """The highest load, read (and braced) or foreseen, between now and `until`; None: it cannot be read."""
+    load = fresh(service.load, at, policy)
+    if load is None:
+        return None
+    foreseen = peak(service.forecast, quantile, 0.0, until) if service.forecast is not None else None
+    return max(braced(load.value, service), foreseen or 0.0)
+
+
+def needed_for_sure(service: ServiceView, view: View) -> int:
+    """Replicas needed within the lead time, without the margin that keeps what is there; 0 when the load is unknown."""
+    most = _most(service, view.policy, view.at, lead_time(service), view.policy.peak_quantile)
+    return 0 if most is None else replicas_for(most, service, view.policy)
 
 
 def need(service: ServiceView, policy: Policy, at: float) -> Need:

@@ -11,6 +11,7 @@ from colocd.core.drain import drains
 from colocd.core.early import begin_early, forced, place_action, shortage, slots_of
 from colocd.core.fill import fill
 from colocd.core.ground import Ground
+from colocd.core.hasten import hasten
 from colocd.core.index import PlannerIndex
 from colocd.core.joint import Spot
 from colocd.core.need import at_once, need
@@ -66,6 +67,8 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
     land, early, told = begin_early(view, services, needs, placed, land, actions)
     actions += early
     notes += told
+    unplaced = {name: ask.lacks - placed[name] for name, ask in asks.items()}
+    actions += hasten(view, services, needs, unplaced)
     for service, wanted in zip(services, needs, strict=True):
         drained, told = drains(service, wanted, view, land)
         actions += drained
