@@ -8,7 +8,7 @@ from tests.helpers.views import AT, batch, filled_views, habits, replica, servic
 
 from colocd.core.actions import Place
 from colocd.core.admission import useful_time
-from colocd.core.ahead import best_moment
+from colocd.core.ahead import moments
 from colocd.core.index import PlannerIndex
 from colocd.core.joint import Spot
 from colocd.core.plan import explain, plan
@@ -98,7 +98,8 @@ def test_one_that_was_silent_is_not_trusted_with_a_late_moment() -> None:
     spot = Spot(0, 0x0F, (job,), 0, waits=False)
 
     def moment(facts: JobFacts) -> tuple[float, float]:
-        found = best_moment(spot, 600.0, view(job, facts={"1": facts}))
+        v = view(job, facts={"1": facts})
+        found = moments(spot, v.nodes[0], 600.0, v)["1"]
         return found.ahead, found.lost
 
     assert moment(NEVER) == (600.0, 0.0)

@@ -119,9 +119,10 @@ class HandoverMachine:
         begun = float(h.data.get("decided_at", h.created_at))
         if waiting := own_moments.waited_for(h, jobs, lambda what, seconds: self._left(h, what, begun, seconds)):
             return own_moments.go_early(tools, h, jobs, waiting)
+        h = own_moments.waited(tools, h, jobs)
         if not victims.tell_victims(tools, h, jobs):
             return h
-        return tools.save(h, state=S.SIGNALLED, told_at=tools.clock.now(), **own_moments.times(tools, h, jobs))
+        return tools.save(h, state=S.SIGNALLED, told_at=tools.clock.now())
 
     def _signalled(self, h: Handover) -> Handover:
         """Wait for each victim's acknowledgement or end, or for the end of the grace; repeat an unanswered signal once."""

@@ -5,7 +5,6 @@ at the end.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from colocd.act import placing, readback, victims
 from colocd.act.tools import Tools, fenced
@@ -79,12 +78,14 @@ def plan_broken(
     return placing.down(dict(nodes)) or (f"{words(failed)} failed meanwhile" if failed else None)
 
 
-def times(tools: Tools, h: Handover, jobs: dict[str, Job]) -> dict[str, Any]:
-    """What of the handover's times is fixed only now that the last victims are told, after it waited; empty: it did not."""
-    if not h.data.get("moments"):
-        return {}
-    waited = max(0.0, tools.clock.now() - float(h.data["t"]["fenced"]))
-    return {**victims.periods(tools, h, jobs), "waited": waited}
+def waited(tools: Tools, h: Handover, jobs: dict[str, Job]) -> Handover:
+    """Note, before the last victims are told, what of their marks and of the handover's times is as it is only now."""
+    if not h.data.get("moments") or "waited" in h.data:
+        return h
+    still = {ref: job for ref, job in jobs.items() if victims.staying(h, job)}
+    marks = {**h.data["marks"], **victims.marks(still)}
+    since = max(0.0, tools.clock.now() - float(h.data["t"]["fenced"]))
+    return tools.save(h, marks=marks, waited=since, **victims.periods(tools, h, jobs))
 
 
 def _silent(job: Job) -> bool:

@@ -95,9 +95,9 @@ def remember_eviction(tools: Tools, h: Handover, jobs: dict[str, Job]) -> None:
     rows = []
     for ref, job in jobs.items():
         row = known.get(ref) or BatchJob(ref=ref, user=job.user, name=job.name, first_seen=now, last_seen=now)
-        if row.evicted_at != told_at:
+        if row.evicted_at != told[ref] and ref not in h.data.get("left", {}):
             before, grace = h.data.get("marks", {}).get(ref), float(h.data.get("grace") or 0.0)
-            row = with_answer(row, job, before, told_at, grace, tools.policy, now)
+            row = with_answer(row, job, before, told[ref], grace, tools.policy, now)
         rows.append(
             msgspec.structs.replace(
                 row,

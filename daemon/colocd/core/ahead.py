@@ -64,8 +64,8 @@ def moments(spot: Spot, node: Node, latest: float, view: View) -> dict[str, Mome
 
     A job that nobody can ask goes at a moment of its own: now, after one of its next checkpoints, at its natural end, at
     the latest moment. Those that can be asked are told together and last, for they wait for their requeue; each loses only
-    the time of one save, whenever that is, unless it was silent when it was told. The node is fenced from the first of these moments to the last: where that keeps
-    more free GPUs from others than it saves, all go at one common moment.
+    the time of one save, whenever that is, unless it was silent when it was told. The node is fenced from the first of these
+    moments to the last: where that keeps more free GPUs from others than it saves, all go at one common moment.
     """
 
     def price(jobs: Sequence[Job], ahead: float) -> float:
