@@ -138,7 +138,7 @@ class FakeBackend:
 
     def explain(self, subject: str) -> dict[str, Any]:
         self._note("explain", subject)
-        if subject not in {"117", "service:chat", "handover:7", "chat", "118_3"}:
+        if subject not in {"117", "service:chat", "handover:7", "chat", "118_3", "node:n3"}:
             raise NotFound(f"coloc knows no {subject!r}")
         return {
             "subject": subject,

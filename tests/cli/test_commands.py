@@ -217,6 +217,11 @@ def test_valleys(coloc: Coloc, backend: FakeBackend) -> None:
     assert [row[-1] for row in rows if "░" in "".join(row)] == ["12", "12", "0", "0"]
     assert ["n1", "0-3", "44.."] in rows
     assert ["n2", "0-3", "88.."] in rows
-    assert "n1" not in coloc("valleys", "--node", "n2").out
+    only = coloc("valleys", "--node", "n2").out
+    assert ["n2", "0-3", "88" + 22 * "."] in [line.split() for line in only.splitlines()]
+    assert "n1" not in only
+    assert "░" not in only, "what the whole cluster has is not this node's"
+    assert "no island of n3 has a GPU to spare" in coloc("valleys", "--node", "n3").out
+    assert coloc("valleys", "--node", "n9").code == coloc("explain", "n9").code != 0
     assert coloc("valleys", "--json").json == json.loads(json.dumps(backend.valleys(24)))
     assert coloc("valleys", "--hours", "25").code == 64

@@ -15,7 +15,7 @@ DIGITS = ".123456789ABCDEFG"
 
 @click.command()
 @click.option("--hours", type=click.IntRange(1, 24), default=24, show_default=True, help="How far ahead.")
-@click.option("--node", metavar="NAME", help="Only this node.")
+@click.option("--node", metavar="NAME", help="Only the islands of this node.")
 @click.option("--all", "everything", is_flag=True, help=f"All islands, not only the first {ROWS}.")
 @json_option
 @shared_options
@@ -24,8 +24,10 @@ def command(app: App, hours: int, node: str | None, everything: bool, as_json: b
     """GPUs that no service will need, by time and island."""
     with app.client() as client:
         told = client.valleys(hours)
-    if node is not None:
-        told = {**told, "valleys": [v for v in told["valleys"] if v["node"] == node]}
+        if node is not None:
+            told = {**told, "valleys": [v for v in told["valleys"] if v["node"] == node]}
+            if not told["valleys"]:
+                client.explain(f"node:{node}")  # says that there is no such node, if so
     if as_json:
         output.as_json(told)
         return
@@ -35,15 +37,15 @@ def command(app: App, hours: int, node: str | None, everything: bool, as_json: b
     if told["blind"]:
         output.say(f"too little is known of {', '.join(told['blind'])}: all their replicas are kept free")
     per_hour = max(1, round(3600 / told["step"]))
-    slots = told["slots"]
+    slots = told["slots"] if node is None else []
     for i in range(0, len(slots), per_hour):
         free = min(slot["free"] for slot in slots[i : i + per_hour])
         filled = round(WIDTH * free / told["gpus"]) if told["gpus"] else 0
         output.say(f"{_clock(slots[i]['at'])}  {'█' * filled}{'░' * (WIDTH - filled)}  {free}")
-    _islands(told, per_hour, everything)
+    _islands(told, per_hour, everything, node)
 
 
-def _islands(told: dict[str, Any], per_hour: int, everything: bool) -> None:
+def _islands(told: dict[str, Any], per_hour: int, everything: bool, node: str | None) -> None:
     """A line an island: the least GPUs of each hour as one sign (`.`: none, `A`: ten)."""
     step, at, count = told["step"], told["at"], len(told["slots"])
     lines: dict[tuple[str, str], list[int]] = {}
@@ -52,7 +54,7 @@ def _islands(told: dict[str, Any], per_hour: int, everything: bool) -> None:
         first, last = round((valley["start"] - at) / step), round((valley["end"] - at) / step)
         row[first:last] = [valley["count"]] * (last - first)
     if not lines:
-        output.say("no island has a GPU to spare")
+        output.say(f"no island{f' of {node}' if node else ''} has a GPU to spare")
         return
     output.say(f"\nby island, one sign an hour from {_clock(at)} on (. none)")
     shown = list(lines.items())[: None if everything else ROWS]
