@@ -196,6 +196,14 @@ class Ground(NodeKeys):
         twin._masks = np.where(twin._ok[self.index.holder_job], self._masks, 0)
         return twin
 
+    def within(self, members: Bools) -> "Ground":
+        """A state that starts where this one stands, and in which only these nodes take replicas."""
+        found, self._found = self._found, {}
+        twin = self.copy()
+        self._found = found
+        twin.open &= members
+        return twin
+
     def seize(self, i: int, gpus: int, victims: Iterable[Job]) -> None:
         """Give GPUs to one part of a group: the node stays open, and what its victims free is free for the other parts."""
         changed = {i}

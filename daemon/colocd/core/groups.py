@@ -1,43 +1,39 @@
 """Replicas on several nodes, and services whose replicas belong together: near each other, evicted for together.
 
 All parts of a group are placed in one go, so a job on several of its nodes is paid once, and what any victim frees is free for
-every part. Domains are searched separately; within one, nodes are added one by one from several starts.
+every part. `domains` finds the domain, `branch` the nodes in it, `group_spots` their GPUs.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from coloc_topology.hostlist import fold
-from colocd.core.arrays import Bools, Ints
+from colocd.core.arrays import Ints
+from colocd.core.branch import MOST_STEPS, Asked, Budget
+from colocd.core.budgets import over_budget
+from colocd.core.domains import cheapest
 from colocd.core.ground import Ground
-from colocd.core.joint import Spot, pick
+from colocd.core.group_spots import Found, Part, carried_out, grown, with_node
+from colocd.core.joint import Spot
 from colocd.core.openings import open_keys
 from colocd.core.places import domain_of
-from colocd.core.search import NEVER, Request
 from colocd.core.service import Closeness, Mode, ServiceSpec
 from colocd.core.view import Node
 from colocd.core.why import FEW_DOMAINS, short_of
 
 MOST_DOMAINS = 64
-"""Domains searched per closeness: those whose single nodes are cheapest."""
-STARTS = 8
-"""Nodes from which a group is grown in each domain."""
+"""Domains searched node by node where the budgets are short: those with the least bounds."""
 
 
-class Part(NamedTuple):
-    """GPUs on `nodes` different nodes for a replica of a service."""
-
-    spec: ServiceSpec
-    nodes: int = 1
+__all__ = ["Group", "Part", "choose_group", "domains_of", "next_best", "parts_of", "rows_by_domain", "with_node"]
 
 
 class Group(NamedTuple):
     """Places for all parts (per part one spot a node), what joins them (`domain` None: nothing does), and the key of all.
 
-    `gave_up`: a domain that was not searched may have a cheaper place.
+    `gave_up`: not all ways to share victims were looked at, so there may be a cheaper place.
     """
 
     spots: tuple[tuple[Spot, ...], ...]
@@ -112,16 +108,6 @@ def next_best(
     return f"the next best place is on {nodes} for {land.cost(victims.values()):.0f}"
 
 
-class _Domain(NamedTuple):
-    """Open nodes of one domain: whether they are too few, what the parts cost if they share nothing, and at least."""
-
-    short: bool
-    guess: int
-    name: str
-    bound: int
-    rows: list[int]
-
-
 def rows_by_domain(
     land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | None, shut: bool = False
 ) -> dict[str, list[int]]:
@@ -135,155 +121,69 @@ def rows_by_domain(
     return domains
 
 
+def _codes(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | None) -> Ints:
+    """The number of each node's domain (`only`: of this one), -1: not known, or another one."""
+    index = land.index
+    if closeness is Closeness.ANY:
+        return np.zeros(len(index.nodes), dtype=np.int64)
+    alone = closeness is Closeness.NVLINK and _alone(parts, only)
+    if only is None:
+        lonely = len(index.domains) + np.arange(len(index.nodes)) if alone else np.int64(-1)
+        return np.where(index.near[closeness] < 0, lonely, index.near[closeness])
+    known = index.domains.get((closeness, only))
+    if known is not None:
+        return np.where(index.near[closeness] == known, 0, -1)
+    names = [alone and _domain(node, closeness, alone) == only for node in index.nodes]
+    return np.array(names, dtype=np.int64) - 1
+
+
+def _alone(parts: Sequence[Part], only: str | None) -> bool:
+    """Whether a node may be a domain by itself."""
+    return (len(parts) > 1 or only is not None) and all(part.nodes == 1 for part in parts)
+
+
 def _at(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | None) -> tuple[Group | None, str]:
+    asked, budget = Asked(land, parts), Budget(MOST_STEPS)
+    codes = np.where(land.open, _codes(land, parts, closeness, only), -1)
+    place, near = cheapest(asked, codes, budget)
+    if place is None:
+        return None, _short(land, parts, closeness, only)
+    found = carried_out(land, parts, place)
+    if _over_budget(land, found):
+        # Node by node, each victim is counted before the next is chosen.
+        ways = [grown(land, parts, np.flatnonzero(codes == code)) for code in near[:MOST_DOMAINS].tolist()]
+        least = min((way for way in ways if way is not None), key=lambda way: way[0], default=None)
+        if least is None:
+            return None, _short(land, parts, closeness, only)
+        found, budget.met = least, True
+    row = found[1][0][0].row
+    label = None if closeness is Closeness.ANY else _domain(land.index.nodes[row], closeness, _alone(parts, only))
+    return Group(found[1], closeness, label, found[0], gave_up=budget.met), ""
+
+
+def _short(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | None) -> str:
+    """Why the parts fit nowhere."""
     domains = rows_by_domain(land, parts, closeness, only)
     if not domains and only is not None:
-        return None, f"no node of {only} is open"
+        return f"no node of {only} is open"
     if not domains:
-        return None, f"no open node is in a known {closeness.value} domain"
-    ranked = _ranked(land, parts, domains)
-    best: Group | None = None
-    searched, gave_up = 0, False
-    for domain in ranked:
-        if domain.short or domain.bound >= (NEVER if best is None else best.key):
-            continue
-        if searched >= MOST_DOMAINS:
-            gave_up = True
-            break
-        searched += 1
-        found = _in_domain(land, parts, domain.rows, domain.bound)
-        if found is not None and (best is None or found[0] < best.key):
-            label = None if closeness is Closeness.ANY else domain.name
-            best = Group(found[1], closeness, label, found[0], gave_up=False)
-            trimmed = _trimmed(land, parts, domain, found)
-            best = best._replace(key=trimmed[0], spots=trimmed[1])
-    if best is None:
-        asked = " and ".join(f"{p.nodes} x {p.spec.gpus_per_replica} GPUs of {p.spec.name}" for p in parts)
-        near = [short_of(land, parts, domains[name], name) for name in (domain.name for domain in ranked[:FEW_DOMAINS])]
-        return None, f"no {closeness.value} domain of {len(domains)} has room for {asked} ({'; '.join(near)})"
-    return best._replace(gave_up=gave_up), ""
-
-
-def _ranked(land: Ground, parts: Sequence[Part], domains: Mapping[str, list[int]]) -> list[_Domain]:
-    """The domains with enough nodes for all parts, cheapest first.
-
-    A job on several nodes is paid once, so for the bound its cost is split over its nodes; parts may share a node and all victims
-    there, so the bound is that of the dearest part. A pair is on two nodes, or on one that has GPUs for both (`shared`).
-    """
+        return f"no open node is in a known {closeness.value} domain"
     keys = [open_keys(land, part.spec) for part in parts]
-    shares = [land.split_keys(Request.of(part.spec), k) for k, part in zip(keys, parts, strict=True)]
-    shared = _shared(land, parts)
-    ranked = []
-    for name, rows in domains.items():
-        # Parts of different services may share a node, the nodes of one part are different ones.
-        guess = sum(_least(k[rows], part.nodes) for k, part in zip(keys, parts, strict=True))
-        each = [_least(k[rows], part.nodes) for k, part in zip(shares, parts, strict=True)]
-        bound = max(each)
-        if shared is not None:
-            both = int(shared[rows].min())
-            bound = max(bound, both if len(rows) == 1 else min(sum(each), both))
-        ranked.append(_Domain(any(len(rows) < part.nodes for part in parts), guess, name, bound, rows))
-    return sorted(ranked)
+
+    def order(name: str) -> tuple[bool, int, str]:
+        rows = domains[name]
+        few = any(len(rows) < part.nodes for part in parts)
+        return few, sum(int(np.sort(k[rows])[: p.nodes].sum()) for k, p in zip(keys, parts, strict=True)), name
+
+    asked = " and ".join(f"{p.nodes} x {p.spec.gpus_per_replica} GPUs of {p.spec.name}" for p in parts)
+    near = [short_of(land, parts, domains[name], name) for name in sorted(domains, key=order)[:FEW_DOMAINS]]
+    return f"no {closeness.value} domain of {len(domains)} has room for {asked} ({'; '.join(near)})"
 
 
-def _shared(land: Ground, parts: Sequence[Part]) -> Ints | None:
-    """What a node costs at least that has GPUs for both parts of a pair, joined anyhow; None: no such pair, or not known.
-
-    It is not known where GPUs come free later on open nodes, by the handover of a job on several: a part may use them.
-    """
-    if len(parts) != 2 or any(part.nodes > 1 for part in parts) or land.later[land.open].any():
-        return None
-    gpus = sum(part.spec.gpus_per_replica for part in parts)
-    spec = msgspec.structs.replace(parts[0].spec, gpus_per_replica=gpus, link_level="SYS", mode=Mode.GUARANTEED)
-    return land.split_keys(Request.of(spec), open_keys(land, spec))
-
-
-def _least(keys: Ints, many: int) -> int:
-    """Sum of the least keys."""
-    least: list[int] = (np.partition(keys, many - 1)[:many] if many < len(keys) else keys).tolist()
-    return sum(least)
-
-
-def _in_domain(
-    land: Ground, parts: Sequence[Part], rows: Sequence[int], bound: int
-) -> tuple[int, tuple[tuple[Spot, ...], ...]] | None:
-    """Key and spots of the best group on these nodes: grown from each of the cheapest nodes, and from each order of the parts.
-
-    `bound`: no group here costs less.
-    """
-    members: Bools = np.zeros(len(land.index.nodes), dtype=np.bool_)
-    members[list(rows)] = True
-    best: tuple[int, tuple[tuple[Spot, ...], ...]] | None = None
-    for order in _orders(parts):
-        keys = np.where(members, open_keys(land, parts[order[0]].spec), NEVER)
-        starts = np.argsort(keys, kind="stable")[:STARTS]
-        for start in starts[keys[starts] < NEVER].tolist():
-            found = _grow(land, parts, order, members, start)
-            if found is not None and (best is None or found[0] < best[0]):
-                best = found
-                if best[0] <= bound:
-                    return best
-    return best
-
-
-def _trimmed(
-    land: Ground, parts: Sequence[Part], domain: _Domain, found: tuple[int, tuple[tuple[Spot, ...], ...]]
-) -> tuple[int, tuple[tuple[Spot, ...], ...]]:
-    """The group, or one that needs fewer of its victims: grown node by node, an early one may turn out to be needless."""
-    while found[0] > domain.bound:
-        rows = [land.index.job_row[job.ref] for spots in found[1] for spot in spots for job in spot.victims]
-        if len(rows) < 2:
-            break
-        for row in sorted(rows, key=lambda row: (-int(land.job_keys(np.array([row]))[0]), row)):
-            poorer = land.only([other for other in rows if other != row])
-            fewer = (
-                _in_domain(poorer, parts, domain.rows, domain.bound) if _may_fit(poorer, parts, domain.rows) else None
-            )
-            if fewer is not None and fewer[0] < found[0]:
-                found = fewer
-                break
-        else:
-            break
-    return found
-
-
-def _may_fit(land: Ground, parts: Sequence[Part], rows: Sequence[int]) -> bool:
-    """Whether as many of these nodes as each part needs have room for it."""
-    return all(int((open_keys(land, part.spec)[rows] < NEVER).sum()) >= part.nodes for part in parts)
-
-
-def with_node(
-    land: Ground, parts: Sequence[Part], rows: Sequence[int], row: int
-) -> tuple[int, tuple[tuple[Spot, ...], ...]] | None:
-    """Key and spots of the best group on these nodes that is grown from node `row`, any part of it there; None: none fits."""
-    members: Bools = np.zeros(len(land.index.nodes), dtype=np.bool_)
-    members[list(rows)] = True
-    found = [_grow(land, parts, order, members, row) for order in _orders(parts)]
-    return min((f for f in found if f is not None), key=lambda f: f[0], default=None)
-
-
-def _orders(parts: Sequence[Part]) -> list[list[int]]:
-    return [list(range(len(parts))), list(range(len(parts)))[::-1]][: 1 + (len(parts) > 1)]
-
-
-def _grow(
-    land: Ground, parts: Sequence[Part], order: Sequence[int], members: Bools, start: int
-) -> tuple[int, tuple[tuple[Spot, ...], ...]] | None:
-    """Add the cheapest node for each part in turn, the first one on `start`; None: the group does not fit."""
-    land = land.copy()
-    spots: list[list[Spot]] = [[] for _ in parts]
-    first = True
-    for at in order:
-        left = members.copy()
-        for _ in range(parts[at].nodes):
-            keys = np.where(left, open_keys(land, parts[at].spec), NEVER)
-            if first:
-                keys = np.where(np.arange(len(keys)) == start, keys, NEVER)
-                first = False
-            spot = pick(land, parts[at].spec, keys)
-            if spot is None:
-                return None
-            land.seize(spot.row, spot.gpus, spot.victims)
-            spots[at].append(spot)
-            left[spot.row] = False
-    return sum(s.key for found in spots for s in found), tuple(tuple(found) for found in spots)
+def _over_budget(land: Ground, found: Found) -> bool:
+    """Whether the hourly budgets have less left than these victims need."""
+    policy = land.view.policy
+    if not (policy.user_evictions_per_hour or policy.evictions_per_hour):
+        return False
+    before = [name for name, number in land.index.users.items() for _ in range(int(land.hits[number]))]
+    return over_budget(land.view, before + [job.user for spots in found[1] for spot in spots for job in spot.victims])

@@ -39,7 +39,7 @@ _SPARE = 64
 _JOB_COLUMNS = {
     "started": np.float64, "saved": np.float64, "gpus": np.float64, "restart": np.float64,
     "level": np.float64, "evictions": np.float64, "save": np.float64,
-    "user": np.int64, "dear": np.int8, "alive": np.bool_, "job_cpus": np.int64,
+    "user": np.int64, "dear": np.int8, "alive": np.bool_, "job_cpus": np.int64, "span": np.int64,
 }  # fmt: skip
 
 
@@ -95,6 +95,7 @@ class PlannerIndex:
     dear: NDArray[np.int8]
     alive: Bools
     job_cpus: Ints
+    span: Ints
 
     def update(self, view: View) -> int:
         """Bring the arrays to this view; returns how many nodes' contents changed (all of them after a rebuild)."""
@@ -155,7 +156,7 @@ class PlannerIndex:
         self.open: Bools = np.zeros(count, dtype=np.bool_)
         self.cpus: Ints = np.zeros(count, dtype=np.int64)
         self.near: dict[Closeness, Ints] = {kind: np.full(count, -1, dtype=np.int64) for kind in NEAR}
-        self._domains: dict[tuple[Closeness, str], int] = {}
+        self.domains: dict[tuple[Closeness, str], int] = {}
         self._holders = [[] for _ in range(count)]
         # Column by column in memory: sums and minima over the jobs of each node are ten times as quick.
         self.holder_mask: Ints = np.zeros((count, 8), dtype=np.int64, order="F")
@@ -183,7 +184,7 @@ class PlannerIndex:
         self.cpus[i] = (node.cpus or 0) - (node.cpus_used or 0) if known else UNKNOWN_CPUS
         for kind, codes in self.near.items():
             name = domain_of(node, kind)
-            codes[i] = -1 if name is None else self._domains.setdefault((kind, name), len(self._domains))
+            codes[i] = -1 if name is None else self.domains.setdefault((kind, name), len(self.domains))
         for partition, members in self.partitions.items():
             members[i] = partition in node.partitions
         for partition in node.partitions:
@@ -263,7 +264,7 @@ class PlannerIndex:
         self.started[row] = job.started or 0.0
         self.saved[row] = math.inf if saved is None else saved
         self.gpus[row] = gpu_count(job)
-        self.job_cpus[row] = cpus_per_node(job)
+        self.job_cpus[row], self.span[row] = cpus_per_node(job), len(job.gpus or ())
         self.restart[row] = restart_cost(job, view)
         self.evictions[row], self.save[row] = facts.evictions, save_time(job, facts, view.policy)
         self.dear[row] = dearness(job, facts, view)

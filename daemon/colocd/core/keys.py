@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from colocd.core.arrays import Bools, Ints, popcount
+from colocd.core.arrays import Bools, Floats, Ints, popcount
 from colocd.core.index import PlannerIndex
 from colocd.core.search import NEVER, Found, NodeSearch, Request, node_search
 
@@ -18,26 +18,31 @@ _NOBODY: Ints = np.zeros(0, dtype=np.int64)
 
 
 class NodeKeys:
-    """The keys over the nodes of an index. `_masks` and `_costs`: GPUs and keys of the evictable jobs, a row a node."""
+    """The keys over the nodes of an index.
+
+    `_masks` and `_costs`: GPUs and keys of the evictable jobs, a row a node; `_cost`: keys by job row.
+    """
 
     index: PlannerIndex
     free_masks: Ints
     open: Bools
     _masks: Ints
+    _cost: Ints
     _costs: Ints
     _found: dict[Request, Found]
 
     def search(self, i: int, request: Request) -> NodeSearch | None:
         """The search for a node's shape; None: its topology is unknown."""
         shape = int(self.index.shape[i])
-        return None if shape < 0 else self._search(shape, request)
+        return None if shape < 0 else self.search_on(shape, request)
 
-    def _search(self, shape: int, request: Request) -> NodeSearch:
+    def search_on(self, shape: int, request: Request) -> NodeSearch:
+        """The search for a shape, by its number."""
         return node_search(self.index.tables[shape], request.gpus, request.level, request.strict)
 
     def searches(self, request: Request) -> list[NodeSearch]:
         """The searches for all shapes that there are."""
-        return [self._search(shape, request) for shape in range(len(self.index.tables))]
+        return [self.search_on(shape, request) for shape in range(len(self.index.tables))]
 
     def found(self, request: Request) -> Found:
         """The best candidates of all nodes for a request, open or not."""
@@ -91,10 +96,11 @@ class NodeKeys:
             known: Bools = np.zeros(size, dtype=np.bool_)
             found = Found(key, self.index.shape < 0, blank, blank.copy(), blank.copy(), known)
             self._found[request] = found
-            if size <= FEW:
-                self._look(request, found, np.flatnonzero(self.open))
+            near = np.flatnonzero(self.open)
+            if len(near) <= FEW:
+                self._look(request, found, near)
                 return found
-            for search, rows in self.by_shape(request, np.flatnonzero(self.open)):
+            for search, rows in self.by_shape(request, near):
                 least, unit = self._prices
                 found.key[rows], found.exact[rows] = search.floor(self.free_masks[rows], least[rows], unit[rows])
         return found
@@ -102,22 +108,56 @@ class NodeKeys:
     @cached_property
     def _prices(self) -> tuple[Ints, Ints]:
         """Per node the least key of an evictable job there, and the least key for each GPU that a job there gives up."""
-        held = self._masks & ~self.free_masks[:, None]
-        size = popcount(held)
-        least = np.where(size > 0, self._costs, NEVER)
-        # Keys of one job have at most 46 bits: the quotients are near enough for their whole parts to be right.
-        unit = np.where(size > 0, self._costs / np.maximum(size, 1), float(NEVER)).min(axis=1, initial=float(NEVER))
-        return least.min(axis=1, initial=NEVER), unit.astype(np.int64)
+        return self._prices_at(self._cost)
+
+    def _prices_at(self, cost: Ints) -> tuple[Ints, Ints]:
+        """The prices with these keys of jobs, by job row."""
+        least: Ints = np.full(len(self.free_masks), NEVER, dtype=np.int64)
+        unit: Floats = np.full(len(least), float(NEVER))
+        # One column after the other: arrays of all columns are so large that each would be fresh memory.
+        for held, jobs in zip(self._masks.T, self.index.holder_job.T, strict=True):
+            size = popcount(held & ~self.free_masks)
+            rows = np.flatnonzero(size)
+            if len(rows):
+                keys = cost[jobs[rows]]
+                least[rows] = np.minimum(least[rows], keys)
+                # Keys of one job have at most 46 bits: the quotients are near enough for their whole parts to be right.
+                unit[rows] = np.minimum(unit[rows], keys / size[rows])
+        return least, unit.astype(np.int64)
+
+    def split_prices(self, most: int) -> tuple[Ints, Ints]:
+        """The prices of all nodes if a job on several nodes is split evenly over them, but over `most` at most."""
+        spans = np.minimum(self.index.span[: len(self.index.jobs)], most)
+        return self._prices if spans.max(initial=1) <= 1 else self._prices_at(self._cost // np.maximum(spans, 1))
+
+    def contents(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
+        """Free GPUs of these nodes, and GPUs and job rows of the evictable jobs there."""
+        return self.free_masks[rows], self._masks[rows], self.index.holder_job[rows]
+
+    def costs_of(self, rows: Ints) -> Ints:
+        """Keys of the evictable jobs of these nodes, as `contents` lists them."""
+        return self._costs[rows]
+
+    def shapes_of(self, rows: Ints) -> Iterator[tuple[int, Ints]]:
+        """Numbers of the shapes of these rows, and where in `rows` each is; those without a topology are left out."""
+        if self.index.uniform:
+            if len(rows):
+                yield 0, np.arange(len(rows))
+            return
+        shapes = self.index.shape[rows]
+        for shape in np.unique(shapes).tolist():
+            if shape >= 0:
+                yield shape, np.flatnonzero(shapes == shape)
 
     def by_shape(self, request: Request, rows: Ints) -> Iterator[tuple[NodeSearch, Ints]]:
         """These rows by their shapes, with the search for each; rows without a topology are left out."""
         if self.index.uniform:
             if len(rows):
-                yield self._search(0, request), rows
+                yield self.search_on(0, request), rows
             return
         for table in np.unique(self.index.shape[rows]).tolist():
             if table >= 0:
-                yield self._search(table, request), rows[self.index.shape[rows] == table]
+                yield self.search_on(table, request), rows[self.index.shape[rows] == table]
 
     def _look(self, request: Request, found: Found, rows: Ints) -> None:
         """Work the keys of these rows out (again)."""
@@ -141,19 +181,6 @@ class NodeKeys:
         search = self.search(int(rows[0]), request)
         assert search is not None, "rows without a topology are left out before"
         return search.bounds(self.free_masks[rows], self._masks[rows], self._costs[rows], depth)
-
-    def split_keys(self, request: Request, keys: Ints) -> Ints:
-        """These keys, with the cost of each job on several nodes split evenly over them: no node is worth less to a group."""
-        held = self._masks != 0
-        spans = np.maximum(1, np.bincount(self.index.holder_job[held], minlength=len(self.index.jobs)))
-        rows = np.flatnonzero((held & (spans[self.index.holder_job] > 1)).any(axis=1) & (keys < NEVER))
-        if not len(rows):
-            return keys
-        out = keys.copy()
-        for search, some in self.by_shape(request, rows):
-            costs = self._costs[some] // spans[self.index.holder_job[some]]
-            out[some] = search.least(self.free_masks[some], self._masks[some], costs)
-        return out
 
     def floors(self, request: Request, rows: Ints, depth: int) -> Ints:
         """Bounds from below of `bounds`, found quicker: the cheapest job, the cheapest price of missing GPUs."""

@@ -85,7 +85,7 @@ class NodeSearch:
         self.subs: Ints = np.array([r[2] for r in ranked], dtype=np.int64)
         missed: Ints = np.array([r[0] for r in ranked], dtype=np.int64)
         self.strength: Ints = np.array([-r[1] for r in ranked], dtype=np.int64)
-        self._base: Ints = missed << MISSED_SHIFT
+        self.base: Ints = missed << MISSED_SHIFT
         self._narrow = self.subs.astype(np.uint16)
         self._good = self.subs[missed == 0]
         islands = [i for i in table.islands(Level.NVLINK) if i.bit_count() > 1]
@@ -134,7 +134,7 @@ class NodeSearch:
         `masks` and `costs`: GPUs and `job_key` of each evictable holder, 0 for none.
         """
         reach = free | np.bitwise_or.reduce(masks, axis=1)
-        keys: Ints = np.repeat(self._base[None, :], len(free), axis=0)
+        keys: Ints = np.repeat(self.base[None, :], len(free), axis=0)
         taken = (masks & ~free[:, None]).astype(np.uint16)
         for h in np.flatnonzero(taken.any(axis=0)).tolist():
             keys += np.where(taken[:, h, None] & self._narrow, costs[:, h, None], 0)
@@ -171,7 +171,7 @@ class NodeSearch:
     def _alone(self) -> Ints:
         """For each set of free GPUs, the key of the best candidate in it."""
         table: Ints = np.full(self.all + 1, NEVER, dtype=np.int64)
-        table[self.subs] = self._base
+        table[self.subs] = self.base
         lowest: Ints = minimum_over_subsets(table, self.table.shape.gpus)
         return lowest
 

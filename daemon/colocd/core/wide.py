@@ -13,7 +13,7 @@ import msgspec
 from coloc_topology.hostlist import fold
 from colocd.core.actions import Need, Note, Place
 from colocd.core.ground import Ground
-from colocd.core.groups import MOST_DOMAINS, Group, Part, choose_group, domains_of, next_best, parts_of
+from colocd.core.groups import Group, Part, choose_group, domains_of, next_best, parts_of
 from colocd.core.joint import Spot, settle
 from colocd.core.need import counted
 from colocd.core.reclaim import make_choice
@@ -103,7 +103,7 @@ class Starts:
             f" {level.name}{missed}{near}{taking}{after}",
         )
         if group.gave_up and not any(note.subject == "coloc" for note in self.notes):
-            text = f"places over several nodes were looked for in {MOST_DOMAINS} domains; in others there may be cheaper ones"
+            text = "places over several nodes: not all ways to share victims were tried; there may be cheaper ones"
             self.notes.append(Note(subject="coloc", text=text))
         self.actions.append(place)
         self.placed[spec.name] = self.placed.get(spec.name, 0) + 1
