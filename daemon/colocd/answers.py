@@ -16,7 +16,7 @@ from colocd.answer_words import (
     service_words,
 )
 from colocd.answers_forecast import forecast_answer
-from colocd.answers_job import job_story, queue_rows, released
+from colocd.answers_job import array_words, job_story, queue_rows, released
 from colocd.api.peer import peer, signed
 from colocd.api.rights import check_apply
 from colocd.clock import Clock
@@ -125,6 +125,8 @@ class Answers:
             now, known = [*now, *more], known or any(n.name == name for n in view.nodes)
         decisions = [msgspec.to_builtins(d) for d in self._store.decisions(subject, limit=50)]
         if not known and not decisions:
+            if kind == "job" and view is not None and (tasks := array_words(name, view)) is not None:
+                raise NotFound(f"job {name} is an array", f"ask for one of its tasks: {tasks}")
             raise NotFound(f"coloc knows nothing of {subject.partition(':')[2] or subject!r}")
         return {"subject": subject, "now": "; ".join(now) or "nothing is planned for it", "decisions": decisions}
 

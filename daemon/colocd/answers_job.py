@@ -53,6 +53,14 @@ def queue_rows(
     return rows
 
 
+def array_words(name: str, view: View) -> str | None:
+    """A task of the job array of this id, and how many more there are; None: there is no such array."""
+    tasks = [job.ref for job in view.jobs if job.ref.startswith(f"{name}_")]
+    if not tasks:
+        return None
+    return tasks[0] if len(tasks) == 1 else f"{tasks[0]}, and {len(tasks) - 1} more"
+
+
 def job_story(
     job: Job, view: View, window: Window | None, open_handovers: Sequence[Handover], decisions: Sequence[Decision]
 ) -> list[str]:

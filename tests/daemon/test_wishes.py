@@ -9,7 +9,7 @@ from tests.helpers.daemon_rig import DaemonRig
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import quads
 from colocd.core.view import Held, JobState
-from colocd.errors import SlurmRefused
+from colocd.errors import NotFound, SlurmRefused
 from colocd.slurm.port import JobUpdate, Submission
 
 
@@ -118,6 +118,21 @@ def test_what_coloc_does_not_place_is_left_to_slurm(rig: DaemonRig) -> None:
     both = wish(rig, held=True, comment="[coloc-place v=1] [coloc v=1]")
     rig.run(5)
     assert "a batch job in coloc's care" in rig.daemon.answers.explain(both)["now"]
+
+
+def test_the_tasks_of_an_array_are_jobs_of_their_own(rig: DaemonRig) -> None:
+    fill(rig)
+    ref = wish(rig, options=("--array=1-2",))
+    rig.run(60)
+    for task in (f"{ref}_1", f"{ref}_2"):
+        assert_placed(rig, task)
+        assert "asks for a place" in str(rig.daemon.answers.explain(task)["decisions"])
+    with pytest.raises(NotFound) as caught:
+        rig.daemon.answers.explain(ref)
+    assert (str(caught.value), caught.value.hint) == (
+        f"job {ref} is an array",
+        f"ask for one of its tasks: {ref}_1, and 1 more",
+    )
 
 
 def test_a_job_that_starts_by_itself_ends_the_handover(rig: DaemonRig) -> None:

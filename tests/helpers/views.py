@@ -53,7 +53,26 @@ def pairs() -> Shape:
     )
 
 
+def uneven(name: str, sizes: tuple[int, ...], near: str = "NV4", far: str = "SYS") -> Shape:
+    """Islands of these sizes."""
+    island = [number for number, size in enumerate(sizes) for _ in range(size)]
+    rows = [
+        ["X" if i == j else near if island[i] == island[j] else far for j in range(len(island))]
+        for i in range(len(island))
+    ]
+    return Shape(name, tuple(map(tuple, rows)))
+
+
 SHAPES = {"quads": quads(), "cube": cube_mesh(), "pairs": pairs()}
+ODD = {
+    "single": uneven("single", (1,)),
+    "three": uneven("three", (2, 1), far="PHB"),
+    "five": uneven("five", (3, 2)),
+    "six": uneven("six", (3, 3), near="PIX", far="NODE"),
+    "seven": uneven("seven", (4, 2, 1)),
+    "ten": uneven("ten", (5, 5), near="PXB"),
+}
+"""Servers that are seldom: islands of unequal size, no NVLink, a GPU that failed, one GPU."""
 
 
 def service(name: str = "chat", **changes: object) -> ServiceSpec:
@@ -95,6 +114,7 @@ def batch(number: int, gpus: dict[str, int] | None = None, *, lost: bool = False
 def view(
     *jobs: Job, services: tuple[ServiceView, ...] = (), nodes: int = 1, shape: str = "quads", **changes: object
 ) -> View:
+    kind = (SHAPES | ODD)[shape]
     used = {f"n{i}": 0 for i in range(1, nodes + 1)}
     for job in jobs:
         for name, mask in (job.gpus or {}).items():
@@ -103,10 +123,16 @@ def view(
         "at": AT,
         "mode": "act",
         "policy": Policy(protected_runtime=300.0),
-        "shapes": {shape: SHAPES[shape]},
+        "shapes": {shape: kind},
         "nodes": tuple(
             Node(
-                name=name, address="127.0.0.1", up=True, gpus=8, used=mask, shape=shape, partitions=("batch", "online")
+                name=name,
+                address="127.0.0.1",
+                up=True,
+                gpus=kind.gpus,
+                used=mask,
+                shape=shape,
+                partitions=("batch", "online"),
             )
             for name, mask in used.items()
         ),
@@ -128,12 +154,13 @@ def habits(draw: st.DrawFn, /, **facts: object) -> JobFacts:
 @st.composite
 def filled_views(draw: st.DrawFn) -> View:
     """One to three nodes of one shape, filled with jobs of many kinds, one or two services that want replicas."""
-    shape = draw(st.sampled_from(sorted(SHAPES)))
+    shape = draw(st.sampled_from([*SHAPES, *SHAPES, *ODD]))
+    gpus = (SHAPES | ODD)[shape].gpus
     count = draw(st.integers(1, 3))
     jobs: list[Job] = []
     number = 1
     for n in range(1, count + 1):
-        left = list(draw(st.permutations(range(8))))
+        left = list(draw(st.permutations(range(gpus))))
         while left:
             size = draw(st.sampled_from([1, 1, 2, 2, 3, 4]))
             mine, left = left[:size], left[size:]
@@ -160,7 +187,7 @@ def filled_views(draw: st.DrawFn) -> View:
         ServiceView(
             spec=service(
                 name,
-                gpus_per_replica=draw(st.sampled_from([1, 2, 4])),
+                gpus_per_replica=draw(st.sampled_from([1, 2, 3, 4] if shape in ODD else [1, 2, 4])),
                 mode=draw(st.sampled_from(list(Mode))),
                 link_level=draw(st.sampled_from(["NVLINK", "NVLINK_PARTIAL", "NODE", "SYS"])),
                 min_replicas=draw(st.integers(0, 3)),

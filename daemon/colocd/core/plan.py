@@ -117,7 +117,8 @@ def _starts(
         text = f"{len(waiting)} of its replicas wait for GPUs that handovers under way free: {', '.join(waiting)}"
         notes.append(Note(subject=subject, text=text))
     if len(spots) < wanted.now - wanted.have:
-        text = f"needs {wanted.now} replicas and has {wanted.have + len(spots)}: {where(spec, land)}"
+        lacks = f"needs {wanted.now} replicas and has {wanted.have + len(spots)}"
+        text = f"{'there is no place for it now' if is_wish(spec.name) else lacks}: {where(spec, land)}"
         notes.append(Note(subject=subject, text=text))
     return actions, notes
 
@@ -148,7 +149,11 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
         )
         if mine:
             told.append(f"{record['type']}: {action.why}")
-    told += [f"{n.service} needs {n.now} replicas: {n.why}" for n in result.needs if subject == subject_of(n.service)]
+    told += [
+        n.why if is_wish(n.service) else f"{n.service} needs {n.now} replicas: {n.why}"
+        for n in result.needs
+        if subject == subject_of(n.service)
+    ]
     told += [
         f"replicas are begun {s.lead.seconds:.0f} s ahead ({s.lead.why})"
         for s in view.services

@@ -6,12 +6,13 @@ from math import inf
 import numpy as np
 
 from coloc_topology.shape import idx
+from colocd.core.comment import own_key
 from colocd.core.ground import Ground
 from colocd.core.index import NO_FACTS
 from colocd.core.joint import Spot, pick
 from colocd.core.proof import save_time
 from colocd.core.search import MISSED_SHIFT, NEVER, Request
-from colocd.core.service import ServiceSpec
+from colocd.core.service import Mode, ServiceSpec
 
 FEW = 8
 """Nodes whose reasons are told one by one."""
@@ -42,6 +43,11 @@ def reasons(spec: ServiceSpec, at: Ground, rows: Iterable[int] | None = None) ->
 
 
 def _too_little(spec: ServiceSpec, at: Ground, i: int) -> str:
+    table, many = at.index.tables[int(at.index.shape[i])], spec.gpus_per_replica
+    if many > table.shape.gpus:
+        return f"has {table.shape.gpus} GPUs, never {many}"
+    if spec.mode is Mode.GUARANTEED and table.best_at(table.shape.all, many, spec.level) is None:
+        return f"can never hold it: no {many} of its {table.shape.gpus} GPUs reach {spec.level.name}, even when all are free"
     free, masks, _ = at.content(i)
     reach = free | int(np.bitwise_or.reduce(masks))
     if reach.bit_count() < spec.gpus_per_replica:
@@ -52,7 +58,11 @@ def _too_little(spec: ServiceSpec, at: Ground, i: int) -> str:
 def _bars(i: int, at: Ground) -> str:
     """The jobs on the node that may not be evicted, with their reasons, for the explanation."""
     name = at.index.nodes[i].name
-    told = [f"job {job.ref} {at.bar(job)}" for job in at.holding(name) if at.bar(job) is not None]
+    told = [
+        f"job {job.ref} {'is one of coloc itself' if own_key(job.comment) else bar}"
+        for job in at.holding(name)
+        if (bar := at.bar(job)) is not None
+    ]
     return f" ({'; '.join(told)})" if told else ""
 
 

@@ -20,7 +20,7 @@ from colocd.core.reclaim import make_choice
 from colocd.core.seats import in_order, words
 from colocd.core.service import Closeness, ServiceSpec
 from colocd.core.view import Job, ServiceView, View
-from colocd.core.wishes import subject
+from colocd.core.wishes import is_wish, subject
 
 FEW = 4
 """Reasons told of a replica that fits beside none of its partners."""
@@ -130,7 +130,8 @@ class Starts:
     def short(self, ask: Ask, reason: str) -> None:
         """Note that a service does not get all it needs."""
         have = ask.wanted.have + self.placed.get(ask.spec.name, 0)
-        text = f"needs {ask.wanted.now} replicas and has {have}: {reason}"
+        lacks = f"needs {ask.wanted.now} replicas and has {have}"
+        text = f"{'there is no place for it now' if is_wish(ask.spec.name) else lacks}: {reason}"
         self.notes.append(Note(subject=subject(ask.spec.name), text=text))
 
 
