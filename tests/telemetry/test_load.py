@@ -1,8 +1,9 @@
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colocd.core.service import Capacity, Load, Measure, ServiceSpec
+from colocd.core.service import Capacity, Load, Measure, Ready, ServiceSpec
 from colocd.core.view import Reading, Replica, ReplicaState
 from colocd.telemetry.load import Answer, LoadReader, ServiceLoad
 from colocd.telemetry.scrape import Failure
@@ -219,4 +220,8 @@ def test_urls_of_replicas() -> None:
     }
     assert load_targets(spec(url="http://g/m"), [], {})[0].key == ("chat", None)
     assert ready_urls(mine, replicas, addresses) == {}
+    checked = msgspec.structs.replace(mine, ready=Ready(url="http://{address}:{port}/health"))
+    assert ready_urls(checked, replicas, addresses) == {("chat", 3): "http://[2001:db8::2]:8003/health"}, (
+        "once is enough"
+    )
     assert fill_url("http://{node}/{slot}", mine, replica(3), "x") == "http://n1/3"

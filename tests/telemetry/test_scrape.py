@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from colocd.clock import SystemClock
-from colocd.telemetry.scrape import Failure, Scraper, Target
+from colocd.telemetry.scrape import POOL, Failure, Scraper, Target
 from colocd.telemetry.serving import ServingSample
 
 GOOD = b"llamacpp:requests_processing 2\nllamacpp:requests_deferred 1\n"
@@ -157,6 +157,20 @@ def test_endless_answers_are_cut_off_by_time_too() -> None:
     with serving(endless_body) as url:
         failure = read(url, timeout=0.3, max_bytes=1 << 40)
     assert isinstance(failure, Failure)
+
+
+def test_each_of_many_gets_its_own_answer() -> None:
+    """More than one client's worth of endpoints, and some of them wrong."""
+    with serving(answer(GOOD)) as good, serving(answer(b"", "404 Not Found")) as bad:
+        urls = [(good, bad, "ftp://x/")[n % 3] for n in range(3 * POOL)]
+        found = Scraper(SystemClock(), timeout=20.0).read([Target(n, url, "llamacpp") for n, url in enumerate(urls)])
+    for n in range(3 * POOL):
+        part = found[n]
+        if n % 3 == 0:
+            assert isinstance(part, ServingSample), n
+        else:
+            assert isinstance(part, Failure), n
+            assert part.reason.startswith(("answers 404", "the URL is unusable")[n % 3 - 1])
 
 
 def test_many_hanging_servers_do_not_starve_a_good_one() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import httpx
@@ -14,6 +15,10 @@ from colocd.telemetry.serving import ServingSample, parse_serving
 
 Key = Hashable
 A = TypeVar("A")
+POOL = 32
+"""Endpoints that share an HTTP client: what one does for each of its connections grows with their number."""
+OWN = 0.003
+"""Seconds a call may last longer for each endpoint: what this process takes itself must not count as the servers' delay."""
 _Ask = Callable[[httpx.AsyncClient, str], Coroutine[Any, Any, A]]
 
 
@@ -51,8 +56,8 @@ class _Body(msgspec.Struct, frozen=True):
 class Scraper:
     """Holds no connection and no thread between calls, so it needs no close.
 
-    `timeout` seconds bound each call as a whole, `max_bytes` each answer, `workers` the look-ups of names that go on at the
-    same time (connections are not limited: a limit would let hanging servers starve healthy ones).
+    `timeout` seconds (and `OWN` for each endpoint) bound each call as a whole, `max_bytes` each answer, `workers` the look-ups
+    of names that go on at the same time (connections are not limited: a limit would let hanging servers starve healthy ones).
     """
 
     def __init__(self, clock: Clock, *, timeout: float = 2.0, max_bytes: int = 4 << 20, workers: int = 16) -> None:
@@ -63,7 +68,7 @@ class Scraper:
         self._tls: ssl.SSLContext | None = None
 
     def read(self, targets: Sequence[Target]) -> dict[Key, ServingSample | Failure]:
-        """Read all targets at once; an answer for each, after `timeout` seconds at the latest. Never raises for an answer.
+        """Read all targets at once; an answer for each, in time. Never raises for an answer.
 
         Not to be called from a thread in which an event loop runs.
         """
@@ -124,16 +129,25 @@ class Scraper:
             loop.close()
 
     async def _all(self, ask: _Ask[A], urls: Sequence[str], context: ssl.SSLContext) -> list[A | Exception]:
-        async with httpx.AsyncClient(
-            verify=context,
-            follow_redirects=False,
-            trust_env=False,  # a proxy of the daemon's environment has no place between the head node and its own nodes
-            timeout=None,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            headers={"Accept-Encoding": "identity", "Accept": "text/plain", "User-Agent": "colocd"},
-        ) as client:
-            deadline = asyncio.get_running_loop().time() + self._timeout
-            return list(await asyncio.gather(*(self._bounded(ask(client, url), deadline) for url in urls)))
+        headers = {"Accept-Encoding": "identity", "Accept": "text/plain", "User-Agent": "colocd"}
+        async with AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(
+                    httpx.AsyncClient(
+                        verify=context,
+                        follow_redirects=False,
+                        # a proxy of the daemon's environment has no place between the head node and its own nodes
+                        trust_env=False,
+                        timeout=None,
+                        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+                        headers=headers,
+                    )
+                )
+                for _ in range(0, len(urls), POOL)
+            ]
+            deadline = asyncio.get_running_loop().time() + self._timeout + OWN * len(urls)
+            asked = (ask(clients[i // POOL], url) for i, url in enumerate(urls))
+            return list(await asyncio.gather(*(self._bounded(answer, deadline) for answer in asked)))
 
     async def _bounded(self, answer: Coroutine[Any, Any, A], deadline: float) -> A | Exception:
         try:

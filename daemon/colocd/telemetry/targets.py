@@ -41,11 +41,13 @@ def load_targets(spec: ServiceSpec, replicas: Iterable[Replica], addresses: Mapp
 
 
 def ready_urls(spec: ServiceSpec, replicas: Iterable[Replica], addresses: Mapping[str, str]) -> dict[Key, str]:
-    """List the ready URLs of replicas that start or are ready; empty when the service has no ready check."""
+    """List the ready URLs of replicas that start: one that is ready is not asked again. Empty without a ready check."""
     if spec.ready.url is None:
         return {}
-    states = (ReplicaState.STARTING, ReplicaState.READY)
-    return {(spec.name, replica.slot): url for replica, url in _urls(spec.ready.url, spec, replicas, addresses, states)}
+    starting = (ReplicaState.STARTING,)
+    return {
+        (spec.name, replica.slot): url for replica, url in _urls(spec.ready.url, spec, replicas, addresses, starting)
+    }
 
 
 def _urls(
