@@ -1,5 +1,6 @@
 """What the running daemon answers to the API: from the last view and plan, and from the store."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from colocd.answer_words import (
     service_words,
 )
 from colocd.answers_forecast import forecast_answer
-from colocd.answers_job import array_words, job_story, queue_rows, released
+from colocd.answers_job import array_story, job_story, queue_rows, released
 from colocd.api.peer import peer, signed
 from colocd.api.rights import check_apply
 from colocd.clock import Clock
@@ -34,6 +35,9 @@ from colocd.servicefile import parse_service, spec_from_json, spec_to_json
 from colocd.store.port import Store
 from colocd.store.records import Decision, ServiceRow
 from colocd.valley_answers import Valleys
+
+_JOB = re.compile(r"([0-9]+(?:_[0-9]+)?)(?:_(?:\[.*\])?)?")
+"""A job id, or what squeue shows for the tasks of an array that wait."""
 
 
 class Answers:
@@ -120,13 +124,15 @@ class Answers:
                 handovers, past = self._store.handovers(only_open=True), self._store.decisions(subject, limit=50)
                 story = job_story(job, view, self._windows(view).get(name), handovers, past)
                 now, known = [*story, *now], True
+            elif "_" not in name and self._last is not None:
+                notes = {n.subject: n.text for n in self._last[1].notes}
+                now = array_story(name, view, notes, self._windows(view))
+                known = bool(now)
         if view is not None:
             more = [*service_story(subject, view), *self._gpus(kind, name, view)]
             now, known = [*now, *more], known or any(n.name == name for n in view.nodes)
         decisions = [msgspec.to_builtins(d) for d in self._store.decisions(subject, limit=50)]
         if not known and not decisions:
-            if kind == "job" and view is not None and (tasks := array_words(name, view)) is not None:
-                raise NotFound(f"job {name} is an array", f"ask for one of its tasks: {tasks}")
             raise NotFound(f"coloc knows nothing of {subject.partition(':')[2] or subject!r}")
         return {"subject": subject, "now": "; ".join(now) or "nothing is planned for it", "decisions": decisions}
 
@@ -141,8 +147,8 @@ class Answers:
     def _subject(self, text: str, view: View | None) -> str:
         if text.partition(":")[0] in ("job", "service", "handover", "node") and ":" in text:
             return text
-        if text.replace("_", "", 1).isdigit():
-            return f"job:{text}"
+        if (job := _JOB.fullmatch(text)) is not None:
+            return f"job:{job[1]}"  # `17_[4-9]`, as squeue shows the tasks that wait: the array
         if view is not None and any(n.name == text for n in view.nodes):
             return f"node:{text}"
         return f"service:{text}"
@@ -253,7 +259,8 @@ class Answers:
     def owner(self, ref: str) -> str | None:
         """See `Backend.owner`."""
         view = self._last[0] if self._last is not None else None
-        found = next((j.user for j in view.jobs if j.ref == ref), None) if view is not None else None
+        jobs = view.jobs if view is not None else ()
+        found = next((j.user for j in jobs if j.ref == ref or j.ref.startswith(f"{ref}_")), None)
         return found or next((r.user for r in self._store.jobs(unended=False) if r.ref == ref), None)
 
     def metrics(self) -> bytes:

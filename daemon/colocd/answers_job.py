@@ -18,6 +18,13 @@ from colocd.store.records import Decision, Handover
 EVICT = "evict"
 """Kind of the decision by which a job was chosen as a victim."""
 _ENDED = (JobState.DONE, JobState.FAILED)
+_SLURMS = {
+    "Dependency": "a job that it depends on has not ended",
+    "DependencyNeverSatisfied": "what it depends on can never come true; `scancel` it",
+    "BeginTime": "its begin time has not come",
+    "JobArrayTaskLimit": "as many tasks of its array run as its owner lets run at once",
+}
+"""Reasons of Slurm's own, in words."""
 
 
 def released(plan: Plan) -> frozenset[str]:
@@ -53,14 +60,6 @@ def queue_rows(
     return rows
 
 
-def array_words(name: str, view: View) -> str | None:
-    """A task of the job array of this id, and how many more there are; None: there is no such array."""
-    tasks = [job.ref for job in view.jobs if job.ref.startswith(f"{name}_")]
-    if not tasks:
-        return None
-    return tasks[0] if len(tasks) == 1 else f"{tasks[0]}, and {len(tasks) - 1} more"
-
-
 def job_story(
     job: Job, view: View, window: Window | None, open_handovers: Sequence[Handover], decisions: Sequence[Decision]
 ) -> list[str]:
@@ -81,6 +80,28 @@ def job_story(
     return story
 
 
+def array_story(ref: str, view: View, notes: Mapping[str, str], expected: Mapping[str, Window]) -> list[str]:
+    """Where the tasks of an array stand, taken together; empty when the view has no array of this id."""
+    tasks = [j for j in view.jobs if j.ref.startswith(f"{ref}_")]
+    if not tasks:
+        return []
+    states: dict[str, int] = {}
+    for job in tasks:
+        states[str(job.state)] = states.get(str(job.state), 0) + 1
+    evicted = sum(view.facts.get(j.ref, JobFacts()).evictions for j in tasks)
+    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    story = [
+        f"is an array; of its tasks that Slurm still knows {told}"
+        + (f"; {evicted} evictions so far" if evicted else "")
+    ]
+    starts = [first for j in tasks if j.ref in expected and (first := expected[j.ref][0]) is not None]
+    if starts:
+        story.append(f"the next is expected to start in {lasting(max(0.0, min(starts) - view.at))}")
+    reasons = [notes[f"job:{j.ref}"] for j in tasks if f"job:{j.ref}" in notes]
+    story += [f"the first that is not started: {reasons[0]}"] if reasons else []
+    return [*story, f"`coloc explain {tasks[0].ref}` tells of one of them"]
+
+
 def _state(job: Job, facts: JobFacts, view: View) -> str:
     """What Slurm says of it, and what that means here."""
     if job.state is JobState.PENDING:
@@ -91,6 +112,8 @@ def _state(job: Job, facts: JobFacts, view: View) -> str:
             return f"is held by {who}: coloc leaves it alone until `scontrol release {job.ref}`"
         if job.restarts and job.reason == "BeginTime" and view.delays.requeue is not None:
             return f"was requeued: Slurm itself starts it again, {view.delays.requeue:.0f} s after that at the earliest"
+        if job.reason in _SLURMS:
+            return f"may start as far as coloc goes; Slurm keeps it back: {_SLURMS[job.reason]}"
         return f"may start; Slurm has not started it yet ({job.reason or 'no reason told'})"
     since = f" for {lasting(view.at - job.started)}" if job.gpus and job.started is not None else ""
     return f"is {job.state}" + (f" on {words(job.gpus)}{since}" if job.gpus else "")
@@ -125,10 +148,14 @@ def _evicted(job: Job, facts: JobFacts, decisions: Sequence[Decision], at: float
     why = next((d.text.removeprefix("gives up its GPUs ") for d in decisions if d.kind == EVICT), None)
     times = "" if facts.evictions < 2 else f" ({facts.evictions} times in all)"
     told = f"was evicted {lasting(at - gone)} ago{times}" + (f" {why}" if why is not None else "")
+    if saved is not None and saved + 1 > gone:  # jobs tell whole seconds, rounded down
+        return f"{told}; its last checkpoint was {lasting(at - saved)} ago, after it was asked: nothing was lost"
+    if facts.took is not None and not facts.alike:
+        return f"{told}; it answered {lasting(facts.took)} after it was told to save: nothing should be lost"
+    if facts.silent and not facts.alike:
+        told += "; it did not answer in the time that it asks for"
     if saved is None:
         return f"{told}; coloc knows of no checkpoint of it"
-    if saved >= gone:
-        return f"{told}; its last checkpoint was {lasting(at - saved)} ago, after it was asked: nothing was lost"
     return f"{told}; its last checkpoint was {lasting(gone - saved)} before that: what it did since is done again"
 
 

@@ -10,17 +10,10 @@ from colocd.act.tools import OVERRIDE, RETRY, brief
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.need import need
+from colocd.core.room import spread
 from colocd.core.seats import in_order
 from colocd.core.service import Measure, ServiceSpec
-from colocd.core.view import (
-    Held,
-    Job,
-    Reading,
-    Replica,
-    ReplicaState,
-    ServiceView,
-    View,
-)
+from colocd.core.view import Held, Job, Reading, Replica, ReplicaState, ServiceView, View
 from colocd.core.wishes import served
 from colocd.errors import BadFile, SlurmRefused, SlurmUnknown, SlurmUnreachable
 from colocd.forecasters import Forecasters
@@ -114,6 +107,7 @@ class Observer:
     def observe(self, config: Config) -> Observed:
         """Read everything. Raises Slurm's and the store's errors: without them there is no view to act on."""
         cluster = self._slurm.read()
+        cluster = msgspec.structs.replace(cluster, jobs=spread(cluster.jobs, cluster.nodes))
         loaded = self.shapes(config, cluster)
         handovers = self._store.handovers(only_open=True)
         specs, rows, problems = self._specs()

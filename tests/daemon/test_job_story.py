@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from tests.helpers.views import AT, batch, view
 
 from colocd.answer_words import handover_sentence
-from colocd.answers_job import job_story, queue_rows
+from colocd.answers_job import array_story, job_story, queue_rows
 from colocd.core.actions import Plan
 from colocd.core.delays import Delays
-from colocd.core.outlook import Window
+from colocd.core.outlook import Window, windows
 from colocd.core.view import Checkpoint, Forecast, Held, Job, JobFacts, JobState, Quantiles, Reading, ServiceView
 from colocd.store.records import Decision, Handover, HandoverState
 
@@ -99,6 +100,7 @@ def test_one_that_has_to_go() -> None:
     ("saved", "words"),
     [
         (AT - 239, "its last checkpoint was 4 min ago, after it was asked: nothing was lost"),
+        (AT - 240.7, "its last checkpoint was 4 min ago, after it was asked: nothing was lost"),
         (AT - 300, "its last checkpoint was 60 s before that: what it did since is done again"),
         (None, "coloc knows of no checkpoint of it"),
     ],
@@ -112,6 +114,43 @@ def test_one_that_was_evicted(saved: float | None, words: str) -> None:
     )
     assert words in story
     assert story.endswith("it is expected to go on in 10 min to 40 min")
+
+
+def test_one_that_was_evicted_without_a_word_of_a_checkpoint() -> None:
+    job = batch(1, held=Held.ADMIN)
+    answered = msgspec.structs.replace(EVICTED, answered=1, took=7.0)
+    assert "it answered 7 s after it was told to save: nothing should be lost" in told(job, answered)
+    silent = msgspec.structs.replace(EVICTED, silent=1)
+    assert "it did not answer in the time that it asks for; coloc knows of no checkpoint of it" in told(job, silent)
+    others = msgspec.structs.replace(answered, alike=True)
+    assert "; coloc knows of no checkpoint of it" in told(job, others)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Dependency", "Slurm keeps it back: a job that it depends on has not ended"),
+        ("BeginTime", "Slurm keeps it back: its begin time has not come"),
+        ("JobArrayTaskLimit", "as many tasks of its array run as its owner lets run at once"),
+    ],
+)
+def test_one_that_slurm_keeps_back_has_no_expected_start(reason: str, words: str) -> None:
+    job = batch(1, held=Held.NO, reason=reason)
+    assert words in told(job)
+    assert windows(view(job)) == {}
+    assert set(windows(view(msgspec.structs.replace(job, reason="Resources")))) == {"1"}
+
+
+def test_an_array_is_told_of_as_a_whole() -> None:
+    tasks = [
+        msgspec.structs.replace(batch(5, {"n1": 1 << n} if n < 2 else None, user="bob"), ref=f"5_{n}") for n in range(6)
+    ]
+    v = view(*tasks, batch(51), facts={"5_0": JobFacts(evictions=2)})
+    notes = {"job:5_2": "waits: no 1 GPUs on 1 node(s) stay free", "job:51": "parked"}
+    story = "; ".join(array_story("5", v, notes, {"5_3": (AT + 600, None), "5_4": (None, None)}))
+    assert story.startswith("is an array; of its tasks that Slurm still knows 4 pending, 2 running; 2 evictions so far")
+    assert "the next is expected to start in 10 min; the first that is not started: waits: no 1 GPUs" in story
+    assert array_story("7", v, notes, {}) == []
 
 
 def test_a_handover_says_until_when_its_gpus_come_free() -> None:

@@ -15,7 +15,7 @@ from coloc_cli.words import local
 def command(app: App, subject: str, as_json: bool) -> None:
     """Why a job, service or handover is where it is.
 
-    SUBJECT is a job (17, 17_3), a service (chat or service:chat) or a handover (handover:7).
+    SUBJECT is a job (17, 17_3), an array (17: all its tasks), a service (chat or service:chat) or a handover (handover:7).
     """
     with app.client() as client:
         facts = client.explain(subject)

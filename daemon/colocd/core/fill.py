@@ -16,6 +16,7 @@ from colocd.core.need import reserve
 from colocd.core.pack import Pack, per_node
 from colocd.core.policy import Policy
 from colocd.core.queueing import place_of, settling
+from colocd.core.room import Room
 from colocd.core.valleys import kept_back
 from colocd.core.victims import gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, View
@@ -28,7 +29,7 @@ TRIED = 8
 """Jobs that do not fit for which a reservation is looked for, until one is found."""
 MOST_LOOKS = 1000
 """Times that places are looked for in one plan: each job that starts, and the first of each kind that finds none."""
-_ASIDE = ("Dependency", "BeginTime", "JobArrayTaskLimit")
+ASIDE = ("Dependency", "BeginTime", "JobArrayTaskLimit")
 """Reasons for which Slurm itself keeps a released job back: it takes no GPUs and is not taken back."""
 
 
@@ -79,6 +80,7 @@ class _Filling:
     def __init__(self, view: View, ground: Ground, placed: Mapping[str, int], ours: list[Job]) -> None:
         self.view, self.policy, self.ground, self.placed = view, view.policy, ground, placed
         self.pack = Pack(ground, placed)
+        self._room = Room(view.nodes)
         self.actions: list[Action] = []
         self.notes: list[Note] = []
         self._kept: dict[tuple[float, bool], Ints] = {}
@@ -109,7 +111,7 @@ class _Filling:
             ):  # also while Slurm's delay after a requeue keeps it back: it would start at its end
                 self.actions.append(Hold(job=job.ref, why=f"parked: {facts.parked}"))
                 continue
-            if job.reason in _ASIDE:
+            if job.reason in ASIDE:
                 continue
             self.pack.promise(job)
             self._held += gpu_count(job)
@@ -147,6 +149,9 @@ class _Filling:
             self.notes.append(Note(subject=f"job:{job.ref}", text=text))
             return
         hosts = self.pack.hosts(job, facts, kept)
+        if hosts is None and (never := self._room.never(job)) is not None:
+            self.notes.append(Note(subject=f"job:{job.ref}", text=never))
+            return
         if hosts is None:
             self.notes.append(Note(subject=f"job:{job.ref}", text=self._no_room(job, facts, until)))
             return

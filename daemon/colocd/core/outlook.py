@@ -10,9 +10,10 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from colocd.core.admission import useful_time
-from colocd.core.fill import rounded_up, waiting
+from colocd.core.fill import ASIDE, rounded_up, waiting
 from colocd.core.need import counted, lead_time, needed, replicas_for
 from colocd.core.queueing import SETTLING, place_of
+from colocd.core.room import Room
 from colocd.core.runtimes import remaining
 from colocd.core.victims import gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, View
@@ -40,16 +41,19 @@ class Waiting(NamedTuple):
 
 
 def windows(view: View, starting: Collection[str] | None = None) -> dict[str, Window]:
-    """Expected start of each waiting job of coloc's, by ref; jobs that are parked or pause are left out.
+    """Expected start of each waiting job of coloc's, by ref; none of those that are parked, that can never start, or that
+    Slurm itself keeps back (dependency, begin time, an array's limit): when that ends nobody knows.
 
     `starting`: the jobs that the plan of this view releases. Whatever the counts say, no other one starts before something
     changes. None: not known, then the counts decide.
     """
-    queue = []
+    queue, room = [], Room(view.nodes)
     for job in view.jobs:
         facts = view.facts.get(job.ref, JobFacts())
         let = job.state is JobState.PENDING and job.checkpoint is not None and job.held is Held.NO
-        if facts.parked is None and (let or waiting(job, facts, view.policy)):
+        if let and job.reason in ASIDE and not (job.restarts and job.reason == "BeginTime"):
+            continue
+        if facts.parked is None and (let or waiting(job, facts, view.policy)) and room.never(job) is None:
             useful = rounded_up(useful_time(job, view.policy, view, facts))
             let = let or (starting is not None and job.ref in starting)
             one = Waiting(job, facts, gpu_count(job), useful, _ready(job, facts, view), let)
