@@ -127,12 +127,14 @@ def test_the_tasks_of_an_array_are_jobs_of_their_own(rig: DaemonRig) -> None:
     for task in (f"{ref}_1", f"{ref}_2"):
         assert_placed(rig, task)
         assert "asks for a place" in str(rig.daemon.answers.explain(task)["decisions"])
-    with pytest.raises(NotFound) as caught:
-        rig.daemon.answers.explain(ref)
-    assert (str(caught.value), caught.value.hint) == (
-        f"job {ref} is an array",
-        f"ask for one of its tasks: {ref}_1, and 1 more",
-    )
+    for word in (ref, f"{ref}_[1-2%1]"):
+        told = rig.daemon.answers.explain(word)
+        assert told["subject"] == f"job:{ref}"
+        assert told["now"].startswith("is an array; of its tasks that Slurm still knows 2 running")
+        assert told["now"].endswith(f"`coloc explain {ref}_1` tells of one of them")
+    with pytest.raises(NotFound):
+        rig.daemon.answers.explain(f"{ref}_7")
+    assert rig.daemon.answers.owner(ref) == rig.daemon.answers.owner(f"{ref}_1")
 
 
 def test_a_job_that_starts_by_itself_ends_the_handover(rig: DaemonRig) -> None:
