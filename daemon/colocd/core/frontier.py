@@ -109,8 +109,8 @@ def _shared(solver: ExactSolver) -> dict[int, tuple[str, ...]]:
 
 def _order(rows: Sequence[int], shared: dict[int, tuple[str, ...]], where: dict[str, set[int]]) -> tuple[int, ...]:
     """The rows so that few jobs are in the frontier at a time: always the row that leaves the fewest."""
-    done: list[int] = []
-    left = sorted(rows)
+    done = sorted(row for row in rows if not shared[row])
+    left = sorted(set(rows) - set(done))
     front: set[str] = set()
     while left:
         options = []

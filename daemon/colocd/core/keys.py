@@ -130,6 +130,22 @@ class NodeKeys:
         spans = np.minimum(self.index.span[: len(self.index.jobs)], most)
         return self._prices if spans.max(initial=1) <= 1 else self._prices_at(self._cost // np.maximum(spans, 1))
 
+    def reach(self) -> Ints:
+        """Per node the GPUs that evictable jobs hold."""
+        held: Ints = np.zeros(len(self.free_masks), dtype=np.int64)
+        for masks in self._masks.T:
+            held |= masks
+        return held
+
+    def sharing(self) -> Bools:
+        """Nodes with evictable jobs that are on further nodes."""
+        found: Bools = np.zeros(len(self.free_masks), dtype=np.bool_)
+        spans = self.index.span[: len(self.index.jobs)]
+        if spans.max(initial=0) > 1:
+            for masks, jobs in zip(self._masks.T, self.index.holder_job.T, strict=True):
+                found |= (masks != 0) & (spans[jobs] > 1)
+        return found
+
     def contents(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
         """Free GPUs of these nodes, and GPUs and job rows of the evictable jobs there."""
         return self.free_masks[rows], self._masks[rows], self.index.holder_job[rows]

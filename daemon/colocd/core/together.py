@@ -1,8 +1,8 @@
 """The replicas of all services together.
 
 Services are served in order of priority: how many replicas each gets is decided in that order. Among plans that serve as many,
-the one with the least sum of keys counts. First every service takes its best places in turn; then the best few nodes are
-combined exactly (`exact`), if there are few enough combinations. Both are bounded, and a plan says when a bound was met.
+the one with the least sum of keys counts. First every service takes its best places in turn; then the nodes that may matter
+(`relevant`) are combined exactly (`frontier`), if there are few enough combinations. A plan says when a limit ended the search.
 """
 
 import math
@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-import numpy as np
-
 from colocd.core import frontier
 from colocd.core.budgets import over_budget
 from colocd.core.exact import Clash, ExactSolver, Shared
 from colocd.core.ground import Ground
 from colocd.core.joint import Spot, place
-from colocd.core.openings import allowed, open_keys
+from colocd.core.relevant import Relevance
 from colocd.core.search import NEVER, Request
 from colocd.core.service import ServiceSpec
 
 MOST_STATES = 512
 """Combinations of numbers of replicas up to which nodes are combined exactly."""
-MOST_ROWS = 32
-"""Nodes that are combined exactly: for each service those where it is cheapest."""
+FIRST_ROWS = 32
+"""Nodes that are combined exactly at first: the most promising of those that may matter."""
+MOST_ROWS = 96
+"""Nodes that are combined exactly at last."""
 MOST_TRIES = 96
 """Decisions on jobs on several nodes that are tried."""
 BUDGET = 40_000
@@ -58,63 +58,64 @@ def place_all(land: Ground, wants: Sequence[Want]) -> Joint:
     after = land.copy()
     found = tuple(tuple(place(after, want.spec, want.many)) for want in wants)
     best = Joint(found, after, gave_up=False)
+    # What no kind of node can ever hold need not be looked for.
+    wants = [want._replace(many=want.many if _possible(land, want.spec) else 0) for want in wants]
     served = all(len(spots) == want.many for spots, want in zip(found, wants, strict=True))
     if sum(want.many for want in wants) < 2 or (served and not any(s.victims for spots in found for s in spots)):
         return best
     if math.prod(want.many + 1 for want in wants) > MOST_STATES:
-        return best._replace(gave_up=True)
+        return best._replace(gave_up=not served or Relevance(land, wants).leaves_room(best.score[-1]))
     better = _together(land, wants, best)
     if over_budget(land.view, [job.user for spots in better.spots for spot in spots for job in spot.victims]):
         return best._replace(gave_up=True)  # One after the other, each victim is counted before the next is chosen.
     return better
 
 
+def _possible(land: Ground, spec: ServiceSpec) -> bool:
+    """Whether a replica fits on an empty node of some kind."""
+    return any(len(search.subs) > 0 for search in land.searches(Request.of(spec)))
+
+
 def _together(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
     """The best nodes combined; `best`: what was found one service after the other."""
-    rows, all_rows = _rows(land, wants, best)
-    solver = ExactSolver(land, wants, rows)
+    relevance = Relevance(land, wants)
     served = all(len(spots) == want.many for spots, want in zip(best.spots, wants, strict=True))
+    done: set[int] = set()
+    # The first round makes the plan cheaper, so that fewer nodes may matter in the second.
+    for most in (FIRST_ROWS, MOST_ROWS):
+        near = relevance.near(best.score[-1] if served else NEVER).tolist()
+        rows = near[:most]
+        if set(rows) <= done:
+            break
+        done = set(rows)
+        solver = ExactSolver(land, wants, sorted(rows))
+        better = _combined(solver, best, served)
+        if better is None and most > FIRST_ROWS:
+            return best._replace(gave_up=relevance.leaves_room(best.score[-1]))
+        if better is None:
+            # Nodes that share many jobs: which of these are shared is tried step by step, and nobody knows whether that is best.
+            best = _improve(solver, best)
+            return best._replace(gave_up=not served or relevance.leaves_room(best.score[-1]))
+        best = better
+        if not served:
+            break
+    left = relevance.near(best.score[-1] if served else NEVER).tolist()
+    cut = not set(left) <= done
+    return best._replace(gave_up=cut and (not served or relevance.leaves_room(best.score[-1])))
+
+
+def _combined(solver: ExactSolver, best: Joint, served: bool) -> Joint | None:
+    """The best plan on the solver's nodes, or `best` if it is no worse; None: the nodes share too many jobs."""
     way = frontier.solve(solver, best.score[-1] if served else NEVER)
-    if way is not None and way.score >= best.score:
-        return best._replace(gave_up=not all_rows)
-    found_all = None if way is None else solver.carry_out(way.picked)
-    if found_all is not None and not isinstance(found_all, Clash):
-        plan = Joint(tuple(tuple(s) for s in found_all[0]), found_all[1], gave_up=False)
-        return min(best, plan, key=lambda joint: joint.score)._replace(gave_up=not all_rows)
-    # Many nodes that share many jobs: which of these are shared is tried step by step, and nobody knows whether that is best.
-    return _improve(solver, best)._replace(gave_up=True)
-
-
-def _rows(land: Ground, wants: Sequence[Want], known: Joint) -> tuple[list[int], bool]:
-    """Nodes to be combined, and whether these are all that could take a replica: the cheapest, and those already found."""
-    chosen = {spot.row for spots in known.spots for spot in spots}
-    possible: set[int] = set()
-    ranked: list[list[int]] = []
-    for want in wants:
-        keys = open_keys(land, want.spec, MOST_ROWS + 1)
-        order = np.argsort(keys, kind="stable")[: MOST_ROWS + 1]
-        order = order[keys[order] < NEVER]
-        late = np.flatnonzero((land.later != 0) & allowed(land, want.spec))
-        ranked.append([*late.tolist(), *order.tolist()])
-        possible.update(ranked[-1])
-        # A node that takes no replica now may get room from a job that is evicted elsewhere.
-        possible.update(row for row in _beside(land, ranked[-1], MOST_ROWS) if allowed(land, want.spec)[row])
-    for depth in range(max((len(rows) for rows in ranked), default=0)):
-        for rows in ranked:
-            if depth < len(rows) and len(chosen) < MOST_ROWS:
-                chosen.add(rows[depth])
-    rest = sorted(possible - chosen)
-    chosen.update(rest[: max(0, MOST_ROWS - len(chosen))])
-    return sorted(chosen), not possible - chosen
-
-
-def _beside(land: Ground, rows: Sequence[int], most: int) -> set[int]:
-    """Rows of other nodes of the evictable jobs on these nodes."""
-    found: set[int] = set()
-    for row in rows[:most]:
-        for job in land.holders(row, -1):
-            found.update(land.index.row[name] for name in job.gpus or () if name in land.index.row)
-    return found
+    if way is None:
+        return None
+    found = solver.carry_out(way.picked) if way.score < best.score else None
+    if found is None:
+        return best
+    if isinstance(found, Clash):
+        return None
+    plan = Joint(tuple(tuple(s) for s in found[0]), found[1], gave_up=False)
+    return min(best, plan, key=lambda joint: joint.score)
 
 
 def _improve(solver: ExactSolver, best: Joint) -> Joint:
