@@ -13,6 +13,7 @@ from coloc_topology.shape import Shape
 from coloc_topology.smi_table import Cell, Row, Table, read_table
 
 _LEGEND = re.compile(r"\s*(\S+)\s+= \S")
+_PADDED = re.compile(r"(?<![0-9])0[0-9]")
 _NIC_NAME = re.compile(r"\s*(\S+):\s+(\S+)\s*")
 
 
@@ -46,8 +47,8 @@ def read_topo(text: str, name: str = "nvidia-smi") -> NodeTopology:
     gpus = [device for device in table.devices if re.fullmatch(r"GPU[0-9]+", device)]
     _refuse_holes(table, gpus)
     links = tuple(tuple(_pair(table, a, b) for b in gpus) for a in gpus)
-    cores = tuple(_list(table, gpu, "CPU Affinity") for gpu in gpus)
-    numa = tuple(_list(table, gpu, "NUMA Affinity") for gpu in gpus)
+    cores = _agreed([_list(table, gpu, "CPU Affinity") for gpu in gpus])
+    numa = _agreed([_list(table, gpu, "NUMA Affinity") for gpu in gpus])
     single = tuple(int(nodes) if nodes is not None and nodes.isdigit() else None for nodes in numa)
     devices = {found[1]: found[2] for line in table.below if (found := _NIC_NAME.fullmatch(line))}
     nics = tuple(
@@ -123,19 +124,34 @@ def _missing(table: Table, a: str, b: str) -> TopologyError:
 
 
 def _near(table: Table, nic: str, gpu: str) -> str | None:
-    """The word for a NIC and a GPU; None: in neither half, or the halves differ."""
+    """The word for a NIC and a GPU; None: in neither half, the halves differ, or it is none for a NIC."""
     words = {cell.word for cell in (_cell(table, gpu, nic), _cell(table, nic, gpu)) if cell is not None}
     for row, column in ((gpu, nic), (nic, gpu)):
         stop = table.rows[row].stop if row in table.rows else None
         if stop is not None and stop.device == column and not all(map(stop.may_be, words)):
             return None
-    return words.pop() if len(words) == 1 and "X" not in words else None
+    word = words.pop() if len(words) == 1 else "X"
+    return None if word == "X" or word.startswith("NV") else word
 
 
 def _list(table: Table, gpu: str, fact: str) -> str | None:
     row = table.rows.get(gpu)
     text = None if row is None else row.facts.get(fact)
-    return text if text is not None and cpulist.ranges(text) is not None else None
+    if text is None or _PADDED.search(text) or cpulist.ranges(text) is None:
+        return None
+    return text
+
+
+def _agreed(lists: list[str | None]) -> tuple[str | None, ...]:
+    """The lists of the GPUs. GPUs are near the same CPUs or near others: where lists overlap and differ, one is damaged."""
+    known = {text: cpulist.ranges(text) or () for text in lists if text is not None}
+    doubtful = {
+        one
+        for one, mine in known.items()
+        for other, theirs in known.items()
+        if mine != theirs and any(low <= end and start <= high for low, high in mine for start, end in theirs)
+    }
+    return tuple(None if text in doubtful else text for text in lists)
 
 
 def _pcie_only(table: Table, links: tuple[tuple[str, ...], ...]) -> bool | None:

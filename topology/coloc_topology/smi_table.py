@@ -16,8 +16,9 @@ _FACT = re.compile(r"CPU\s*Affinity|NUMA\s*Affinity|GPU\s*NUMA\s*ID")
 _GLUED = re.compile(r"(?<=[0-9])(?=GPU[0-9]|NIC[0-9]|mlx)")
 # A word ends at a blank or where the next glued word starts; NV4 followed by "0-31" or "-3" could mean anything.
 _WORD = re.compile(r"(NV[1-9][0-9]{0,2}|NODE|SYS|SOC|PHB|PXB|PIX|PSB|X)(?=[A-Z\s]|$)")
+_DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*[0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?")
 _HEADER = re.compile(r"\s*GPU0(?![0-9])\s*(\S.*)", re.DOTALL)
-_GPU_ROW = re.compile(r"\s*(GPU[0-9]+)(?![0-9])")
+_GPU_ROW = re.compile(r"\s*((?:GPU|NIC)[0-9]+)(?![0-9:])")
 _CUT_END = re.compile(r"(NV[0-9]*|[0-9,-]+)$")
 _INSIDE = re.compile(r"\S.*?(?=\s*GPU0\s+(GPU1|NIC0|CPU\s*Affinity)\b)")
 _REST = re.compile(
@@ -101,7 +102,7 @@ def read_table(text: str) -> Table:
         if name in rows:
             raise TopologyError(f"a second row of {name}; the first is in line {rows[name].line}", number, 1)
         rows[name] = row
-    return Table(start + 1, devices, rows, tuple(lines[end:]))
+    return Table(start + 1, devices, rows, tuple(lines[end:-1]))  # the last line has no end: empty, or perhaps cut
 
 
 def _no_header(lines: list[str]) -> TopologyError:
@@ -127,6 +128,10 @@ def _columns(line: str, number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     gpus = [name for name in devices if re.fullmatch(r"GPU[0-9]+", name)]
     if not gpus or gpus != [f"GPU{i}" for i in range(len(gpus))] or len(set(devices)) != len(devices):
         raise TopologyError("the header does not name GPU0, GPU1 and so on, each once and in order", number, 1)
+    strange = next((name for name in devices if not _DEVICE.fullmatch(name)), None)
+    if strange is not None:
+        reason = f"{strange[:40]!r} in the header is no device and no whole name of a further column"
+        raise TopologyError(reason, number, line.index(strange) + 1)
     return devices, facts
 
 
