@@ -47,9 +47,9 @@ test-presets: setup  ## presets with their real libraries, evicted and resumed (
 	@tools/presets_env.sh
 	@COLOC_TEST_PRESETS=1 $(PYTEST) tests/presets
 
-test-routers: setup  ## lists of endpoints in HAProxy, nginx and Prometheus (installs them, as root; half a minute)
+test-routers: setup  ## lists of endpoints in HAProxy, nginx and Prometheus, and readings from the latter (installs them, as root; a minute)
 	@tools/setup.sh routers
-	@COLOC_TEST_ROUTERS=1 $(PYTEST) tests/act/test_routers.py
+	@COLOC_TEST_ROUTERS=1 $(PYTEST) tests/act/test_routers.py tests/agent/test_real_prometheus.py
 
 test-evictions: setup  ## 200 evictions on a live Slurm, with kill -9 of colocd and jobs that misbehave
 	@COLOC_TEST_EVICTIONS=1 $(PYTEST) -m evictions

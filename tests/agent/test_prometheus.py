@@ -69,6 +69,9 @@ class StandIn:
             return self.raw
         assert path == "/api/v1/query"
         now = time_now()
+        whole = re.fullmatch(r"max by \(([\w,]+)\) \((.*)\)", query)
+        assert whole, query
+        keep, query = whole[1].split(","), whole[2]
         found = re.fullmatch(r"timestamp\((\w+)\{(.*)\}\)", query)
         if found:
             rows = [(m, at, str(at)) for m, at, _ in self.samples if m["__name__"] == found[1] and now - at < 300]
@@ -80,7 +83,11 @@ class StandIn:
             rows = [s for s in self.samples if s[0]["__name__"] in names and now - s[1] <= window]
         for key, value in re.findall(r'(\w+)="([^"]*)"', found[2]):
             rows = [r for r in rows if r[0].get(key) == value]
-        result = [{"metric": labels, "value": [now, text]} for labels, _, text in rows]
+        greatest: dict[tuple[tuple[str, str], ...], str] = {}
+        for labels, _, text in rows:
+            group = tuple((name, labels[name]) for name in keep if name in labels)
+            greatest[group] = max(greatest.get(group, "-inf"), text, key=float)
+        result = [{"metric": dict(group), "value": [now, text]} for group, text in greatest.items()]
         told = {"status": "success", "data": {"resultType": "vector", "result": result}}
         return 200, json.dumps(told).encode()
 

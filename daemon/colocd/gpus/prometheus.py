@@ -26,6 +26,8 @@ CLOCK, MEMORY_CLOCK, COPY = "DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_MEM_CLOCK", "DC
 ENGINE, DRAM = "DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_PROF_DRAM_ACTIVE"
 """Shares that stand in for `UTIL` and `COPY` where a site exports the profiling metrics instead."""
 NAMES = (UTIL, USED, POWER, XID, DOUBLE_BIT, REMAP_FAILED, CLOCK, MEMORY_CLOCK, COPY, ENGINE, DRAM)
+WHO, WHAT = "Hostname,gpu,GPU_I_ID", "device,UUID,pci_bus_id,modelName"
+"""Labels that are asked for: those of the exporter's pod, driver and jobs would make an answer three times as long."""
 LARGEST = 64 << 20
 """Longest answer that is read, in bytes."""
 GAP = 3.0
@@ -111,10 +113,12 @@ class Prometheus:
         """Ask once; what went wrong is told in `problems`, and then nothing new is known."""
         select = f",{self._config.select}" if self._config.select.strip() else ""
         names = "|".join(NAMES)
+        newest = f"timestamp({USED}{{{select.removeprefix(',')}}})"
+        last = f'last_over_time({{__name__=~"{names}"{select}}}[{self._window:.0f}s])'
         self._asked += 1
         try:
-            times = self._ask(client, f"timestamp({USED}{{{select.removeprefix(',')}}})")
-            values = self._ask(client, f'last_over_time({{__name__=~"{names}"{select}}}[{self._window:.0f}s])')
+            times = self._ask(client, f"max by ({WHO},{WHAT}) ({newest})")
+            values = self._ask(client, f"max by (__name__,{WHO}) ({last})")
         except (httpx.HTTPError, msgspec.MsgspecError, ValueError) as error:
             self._failed += 1
             self._problem = (
@@ -148,7 +152,7 @@ class Prometheus:
     def _ask(self, client: httpx.Client, query: str) -> list[Series]:
         url = f"{str(self._config.url).rstrip('/')}/api/v1/query"
         with client.stream("POST", url, data={"query": query}) as answer:
-            body = b""
+            body = bytearray()
             deadline = self._clock.monotonic() + 2 * self._config.timeout
             for part in answer.iter_bytes():
                 body += part
@@ -168,21 +172,21 @@ def readings(times: list[Series], values: list[Series], nodes: frozenset[str], a
     `Hostname` is the node's name, or begins with it and a dot. Series of MIG instances are left out: they are not GPUs.
     """
     fresh: dict[tuple[str, int], float] = {}
+    labels: dict[tuple[str, int], dict[str, str]] = {}
     for series in times:
         key, at = _key(series.metric, nodes), _number(series.value[1])
-        if key is not None and at is not None and at >= after:
-            fresh[key] = at
+        if key is not None and at is not None and after <= at and fresh.get(key, 0.0) <= at:
+            fresh[key], labels[key] = at, series.metric
     facts: dict[tuple[str, int], dict[str, float]] = {}
-    labels: dict[tuple[str, int], dict[str, str]] = {}
     for series in values:
         key, value = _key(series.metric, nodes), _number(series.value[1])
-        if key in fresh and key is not None:
-            labels[key] = series.metric
-            if value is not None and value >= 0:
-                facts.setdefault(key, {})[series.metric.get("__name__", "")] = value
+        if key in fresh and key is not None and value is not None and value >= 0:
+            facts.setdefault(key, {})[series.metric.get("__name__", "")] = value
     found: dict[str, Seen] = {}
-    for node in {key[0] for key in labels}:
-        keys = sorted(key for key in labels if key[0] == node)
+    by_node: dict[str, list[tuple[str, int]]] = {}
+    for key in sorted(fresh):
+        by_node.setdefault(key[0], []).append(key)
+    for node, keys in by_node.items():
         found[node] = Seen(
             min(fresh[key] for key in keys),
             tuple(_info(key[1], labels[key]) for key in keys),
