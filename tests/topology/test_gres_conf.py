@@ -82,6 +82,15 @@ def test_order_of_types_is_slurms() -> None:
     ]  # fmt: skip
 
 
+def test_lines_for_all_nodes_come_first() -> None:
+    """As `slurmd -G` of 22.05.8 orders them, also when a line with NodeName stands above."""
+    text = "NodeName=n1 Name=gpu File=/dev/nvidia5 Cores=0\nName=gpu File=/dev/nvidia[0,2] Cores=1\n"
+    conf = read_gres_conf(text)
+    assert [gpu.file for gpu in conf.node("n1").gpus] == ["/dev/nvidia0", "/dev/nvidia2", "/dev/nvidia5"]
+    assert [gpu.index for gpu in conf.gpus("n1")] == [0, 1, 2]
+    assert [gpu.file for gpu in conf.node("n2").gpus] == ["/dev/nvidia0", "/dev/nvidia2"]
+
+
 def test_the_other_names_of_the_keys() -> None:
     text = "Name=gpu Files=/dev/nvidia0 CPUs=0-7 Link=-1,2\nName=gpu Files=/dev/nvidia1 CPUs=0-7 Link=2,-1\n"
     node = read_gres_conf(text).node("n1")

@@ -95,8 +95,9 @@ class GresConf:
     def node(self, name: str, types: Sequence[str] = ()) -> NodeGres:
         """GPUs and shape of a node (a node that is not named: of the lines for all nodes).
 
-        An index is the order of appearance, within the order of `types`: slurm.conf's `Gres=gpu:a:4,gpu:b:4` puts all
-        GPUs of type a first. Raises `TopologyError` when the node's lines contradict each other.
+        An index is the order of appearance, lines without NodeName before the others, within the order of `types`:
+        slurm.conf's `Gres=gpu:a:4,gpu:b:4` puts all GPUs of type a first. Raises `TopologyError` when the node's lines
+        contradict each other.
         """
         lines = self.lines(name)
         key = (lines, tuple(types))
@@ -181,8 +182,9 @@ def _links(value: Value | None, devices: int) -> tuple[int, ...] | None:
 
 
 def _ordered(entries: Sequence[_Entry], types: Sequence[str]) -> tuple[Gpu, ...]:
-    """The GPUs of the entries with Slurm's indices."""
-    listed = [gpu for entry in entries for gpu in entry.gpus]
+    """The GPUs of the entries with Slurm's indices: slurmd takes lines without `NodeName` first, wherever they stand."""
+    first = sorted(entries, key=lambda entry: entry.nodes is not None)
+    listed = [gpu for entry in first for gpu in entry.gpus]
     order = {name.lower(): place for place, name in enumerate(types)}  # Slurm's types are the same in any case
     listed.sort(key=lambda gpu: order.get(gpu.type.lower(), len(order)))
     return tuple(msgspec.structs.replace(gpu, index=index) for index, gpu in enumerate(listed))
