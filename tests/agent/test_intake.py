@@ -11,7 +11,7 @@ from tests.agent.batches import batch, gpus, infos
 from colocd.agent import wire
 from colocd.agent.buffer import Buffer
 from colocd.agent.wire import Sample
-from colocd.gpus.intake import Intake
+from colocd.gpus.intake import LIVE, Intake
 
 
 def test_samples_are_taken_once() -> None:
@@ -54,6 +54,32 @@ def test_an_agent_without_gpus_tells_why() -> None:
     intake.take(batch(gpus=(), samples=(), problems=("Driver Not Loaded",)), 100.0)
     assert intake.latest()["n1"].problems == ("Driver Not Loaded",)
     assert intake.latest()["n1"].gpus == ()
+
+
+def test_a_backlog_waits_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage all agents send an hour at once: what is to be summed up is bounded, and nothing is lost."""
+    monkeypatch.setattr("colocd.gpus.intake.SPELLS", 100)
+    intake = Intake()
+    assert intake.take(batch("n1", count=70), 1000.0).ok
+    refused = intake.take(batch("n2", count=20), 1000.0)
+    assert (refused.ok, refused.taken) == (False, -1)
+    assert "send it again" in refused.why
+    assert intake.take(batch("n3", count=LIVE), 1000.0).ok, "what is live is taken all the same"
+    assert sum(map(len, intake.drain().values())) == 69 + LIVE - 1
+    assert intake.take(batch("n2", count=20), 1000.0).taken == 19
+
+
+def test_while_nobody_sums_up_the_newest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm is down for hours, so no cycle asks for what was measured."""
+    monkeypatch.setattr("colocd.gpus.intake.SPELLS", 100)
+    intake = Intake()
+    for first in range(0, 2000, 2):
+        for node in ("n1", "n2", "n3"):
+            assert intake.take(batch(node, first=first), 1000.0 + 5 * first).ok
+    kept = intake.drain()
+    assert 100 <= sum(map(len, kept.values())) <= 103
+    assert all(spells[-1].at == 1000.0 + 5 * 1998 for spells in kept.values())
+    assert all(len(spells) > 20 for spells in kept.values())
 
 
 def test_nodes_that_are_gone_are_forgotten() -> None:

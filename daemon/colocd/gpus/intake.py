@@ -9,6 +9,10 @@ from colocd.gpus.seen import Seen, Spell
 
 KEPT = 1024
 """Spells kept of a node until the cycle asks for them."""
+SPELLS = 200_000
+"""Spells kept of all nodes together (about a kilobyte each): after an outage the agents' backlog must not fill the memory."""
+LIVE, BACKLOG = 16, 0.75
+"""A batch of more samples is a backlog; backlogs may fill this share of `SPELLS`, so that there is room for what is live."""
 GAP = 3.0
 """A sample stands for the time since the one before it, unless that is more than so many periods: then for none."""
 
@@ -38,6 +42,7 @@ class Intake:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._nodes: dict[str, _Node] = {}
+        self._kept = 0
         self.count = Count()
 
     def take(self, batch: Batch, now: float) -> Reply:
@@ -47,6 +52,8 @@ class Intake:
             if batch.run != node.run:
                 node.run, node.seq, node.dropped, node.last_at = batch.run, -1, 0, None
             fresh = [sample for sample in batch.samples if sample.seq > node.seq]
+            if len(fresh) > LIVE and self._kept + len(fresh) > BACKLOG * SPELLS:
+                return Reply(ok=False, taken=node.seq, why="colocd has more to sum up than it can hold; send it again")
             for sample in fresh:
                 at = now - sample.age
                 self._spell(node, batch, at, sample.gpus)
@@ -73,6 +80,10 @@ class Intake:
         seconds = at - node.last_at
         if not 0 < seconds <= GAP * batch.period:
             return
+        if len(node.spells) == node.spells.maxlen or (self._kept >= SPELLS and node.spells):
+            node.spells.popleft()
+            self._kept -= 1
+        self._kept += 1
         told: list[tuple[GpuInfo, GpuSample]] = list(zip(batch.gpus, gpus, strict=True))
         node.spells.append(
             Spell(
@@ -94,10 +105,11 @@ class Intake:
             full = {name: list(node.spells) for name, node in self._nodes.items() if node.spells}
             for node in self._nodes.values():
                 node.spells.clear()
+            self._kept = 0
             return full
 
     def keep(self, nodes: set[str]) -> None:
         """Forget nodes that Slurm does not have any more."""
         with self._lock:
             for name in self._nodes.keys() - nodes:
-                del self._nodes[name]
+                self._kept -= len(self._nodes.pop(name).spells)
