@@ -105,6 +105,8 @@ def array_story(ref: str, view: View, notes: Mapping[str, str], expected: Mappin
 def _state(job: Job, facts: JobFacts, view: View) -> str:
     """What Slurm says of it, and what that means here."""
     if job.state is JobState.PENDING:
+        if facts.parked is not None:
+            return "is parked: coloc does not start it"
         if waiting(job, facts, view.policy):
             return "waits in coloc's queue"
         if job.held is not Held.NO:

@@ -11,6 +11,7 @@ from colocd.core.queueing import FairClock, advance, chain
 from colocd.core.quota import Quota, steer
 from colocd.core.runtimes import expected_works, learn, run_times
 from colocd.core.view import Held, Job, JobFacts, JobState
+from colocd.deaths import SOON, after_run, after_unseen
 from colocd.habits import Habit, Habits
 from colocd.store.port import Store
 from colocd.store.records import BatchJob, Handover, Run
@@ -51,6 +52,8 @@ class Memory:
         self._quota: Quota | None = None
         self._written = 0.0
         self._habits = Habits()
+        self._looked = 0.0
+        self._last_run: dict[str, int] = {}
 
     def look(
         self, jobs: Iterable[Job], handovers: Sequence[Handover], policy: Policy, gpus: int, now: float
@@ -71,6 +74,7 @@ class Memory:
         for ref, job in mine.items():
             old = known.get(ref)
             new = follow(old, job, ref in victims, ended.get(ref), now)
+            new = after_unseen(old, new, job, self._unseen(job, now), now)
             if ref in floors:
                 new = msgspec.structs.replace(new, tag=floors[ref])
             if new != old:
@@ -79,10 +83,25 @@ class Memory:
         for ref, old in known.items():
             if ref not in mine and old.ended is None:
                 changed.append(msgspec.structs.replace(old, ended="forgotten by Slurm", last_seen=now))
+        self._looked = now
+        self._last_run = {ref: number for ref, number in self._last_run.items() if ref in mine}
         if changed:
             self._store.put_jobs(changed)
         recent = [r for r in self._past if r.ended is not None and r.ended > now - HOUR]
         return Remembered(facts, runs, _hits(recent), self._steer(recent, mine, policy, now))
+
+    def _unseen(self, job: Job, now: float) -> int:
+        """Resumes since the last look that were over before anybody saw them; 0 after a pause in which much may have happened.
+
+        Runs are numbered by the restarts before them: of a job that waits the last one was the one before its number.
+        """
+        current = job.restarts - (job.state is JobState.PENDING)
+        last = self._last_run.get(job.ref)
+        self._last_run[job.ref] = current if last is None else max(last, current)
+        if last is None or now - self._looked >= SOON:
+            return 0
+        over = job.restarts if job.state in _ENDED else job.restarts - 1
+        return max(0, over - max(last, 0))
 
     def _load(self, now: float) -> None:
         if self._open is None:
@@ -199,28 +218,8 @@ def follow(old: BatchJob | None, job: Job, victim: bool, ended: Run | None, now:
         # Released by somebody else, or by coloc just before it ended: from now on it has its time to start.
         new = msgspec.structs.replace(new, released_at=now, ever_released=True, ours=False)
     if ended is not None:
-        new = _after_run(new, job, ended, now)
+        new = after_run(new, job, ended, now)
     return new if new == old else msgspec.structs.replace(new, last_seen=now)
-
-
-MAX_DEATHS = 2
-"""Runs in a row that end soon after a resume, with nothing new saved, before a job is parked."""
-SOON = 600.0
-"""Seconds within which the end of such a run counts as a death on resume."""
-
-
-def _after_run(row: BatchJob, job: Job, run: Run, now: float) -> BatchJob:
-    """Count deaths on resume: runs after the first that end quickly, not by coloc, and leave nothing new behind."""
-    resumed = job.restarts >= 2 or (job.restarts >= 1 and job.state in _ENDED)
-    if run.end == "evicted":
-        return row
-    if run.end in ("requeued", str(JobState.FAILED)) and resumed and run.saved is None and _length(run) < SOON:
-        deaths = row.deaths + 1
-        if deaths < MAX_DEATHS:
-            return msgspec.structs.replace(row, deaths=deaths)
-        why = f"it ended {deaths} times in a row within {SOON:.0f} s of a resume, without saving anything new"
-        return msgspec.structs.replace(row, deaths=deaths, parked=why, parked_at=now)
-    return msgspec.structs.replace(row, deaths=0)
 
 
 def facts_of(row: BatchJob, ran: float, tag: float | None, others: Habit | None) -> JobFacts:

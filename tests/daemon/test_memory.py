@@ -118,6 +118,37 @@ def test_one_that_fails_on_resume_and_is_requeued_by_somebody_is_parked_the_seco
     assert look(Memory(store), AT + 240, pending(3, Held.NO)).facts["1"].parked is not None
 
 
+def test_resumes_that_are_over_before_the_next_look_are_counted_by_its_restarts(store: SqlStore) -> None:
+    """A run of a second between two looks: nobody ever sees it run."""
+    memory = Memory(store)
+    look(memory, AT + 1, running())
+    look(memory, AT + 100, pending(1), victim="1")
+    assert look(memory, AT + 110, pending(1, Held.NO)).facts["1"].deaths == 0
+    assert look(memory, AT + 120, pending(2, Held.NO)).facts["1"].deaths == 1
+    parked = look(memory, AT + 130, pending(3, Held.NO)).facts["1"]
+    assert parked.parked is not None
+    assert "2 times in a row" in parked.parked
+    assert store.jobs()[0].parked_at == AT + 130
+
+
+def test_unseen_resumes_that_saved_or_came_first_or_may_have_been_long_are_no_deaths(store: SqlStore) -> None:
+    first = Memory(store)
+    look(first, AT, pending(0))
+    assert look(first, AT + 5, pending(1)).facts["1"].deaths == 0, "its first run resumed nothing"
+    saved = Checkpoint(signal="USR1", saved=AT + 8)
+    again = msgspec.structs.replace(pending(2), checkpoint=saved)
+    assert look(first, AT + 10, again).facts["1"].deaths == 0, "it saved"
+    late = msgspec.structs.replace(again, restarts=4)
+    assert look(first, AT + 10 + 700, late).facts["1"].deaths == 0, "colocd was away"
+    assert look(Memory(store), AT + 711, msgspec.structs.replace(late, restarts=9)).facts["1"].deaths == 0, (
+        "a new process"
+    )
+    seen = Memory(store)
+    look(seen, AT + 720, running(AT + 719, restarts=9, checkpoint=saved))
+    twice = look(seen, AT + 730, msgspec.structs.replace(running(AT + 729, restarts=11), checkpoint=saved))
+    assert twice.facts["1"].parked is not None, "one was seen, another was not"
+
+
 def test_evictions_are_no_deaths(store: SqlStore) -> None:
     memory = Memory(store)
     for n in range(4):
