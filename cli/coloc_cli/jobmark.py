@@ -10,7 +10,7 @@ import msgspec
 
 from colocd.clock import Clock
 from colocd.core.comment import parse_comment, with_checkpoint
-from colocd.errors import BadRequest, NotFound, SlurmRefused, SlurmUnreachable
+from colocd.errors import BadRequest, NotAllowed, NotFound, SlurmRefused, SlurmUnreachable
 
 PAUSE = 0.5
 """Seconds between tries while slurmctld is away."""
@@ -28,6 +28,7 @@ ABSENT = re.compile(
 )
 """What the commands say when slurmctld or munge is away."""
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
+_FOREIGN = re.compile(r"invalid user id|access/permission denied", re.IGNORECASE)
 _REF = re.compile(r"[0-9]+(_[0-9]+)?\Z")
 
 
@@ -67,10 +68,16 @@ def record_checkpoint(environ: Mapping[str, str], clock: Clock, *, give_up: bool
 
 
 def record_unpark(ref: str, environ: Mapping[str, str], clock: Clock) -> None:
-    """Write into the job's mark that it may be tried again. Errors as `record_checkpoint`; `NotFound` without a mark."""
+    """Write into the job's mark that it may be tried again.
+
+    Errors as `record_checkpoint`; `NotFound` without a mark, `NotAllowed` for somebody else's job.
+    """
     if not _REF.match(ref):
         raise BadRequest(f"{ref!r:.60} is no job id", "job ids look like 17, or 17_3 for an array task")
-    comment = read_comment(ref, environ, clock)
+    try:
+        comment = read_comment(ref, environ, clock)
+    except NotFound as error:
+        raise NotFound(str(error), "`coloc queue` lists the jobs that wait") from None
     facts = parse_comment(comment)
     if facts is None:
         raise NotFound(f"job {ref} was not submitted through coloc", "`coloc queue` lists coloc's jobs")
@@ -116,6 +123,8 @@ def _slurm(command: list[str], ref: str, environ: Mapping[str, str], clock: Cloc
                 raise NotFound(
                     f"Slurm does not know job {ref} (any more)", "call `coloc checkpointed` while the job runs"
                 )
+            if _FOREIGN.search(said):
+                raise NotAllowed(f"job {ref} is not yours, says Slurm", "its owner and operators may do this")
             if not ABSENT.search(said):
                 raise SlurmRefused(f"{command[0]} failed: {said or f'exit code {done.returncode}'}")
         if clock.monotonic() + PAUSE >= end:

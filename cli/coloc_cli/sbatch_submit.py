@@ -73,7 +73,7 @@ def prepare(
         facts = sbatch_mark.mark(found, held=line.has("hold") or inner.has("hold"))
         ours = [*hold, "--requeue", *partition, f"--comment={sbatch_mark.comment(users, facts)}"]
         drop += ("comment",)
-        remarks += _remarks(line, environ)
+        remarks += _remarks(line, inner, environ)
     named = line.has("job-name") or inner.has("job-name") or bool(environ.get("SBATCH_JOB_NAME"))
     by_wrap = wrapped is not None and line.has("wrap")
     moved = line.rest < len(words) and (stream or wrapped is not None)
@@ -164,9 +164,10 @@ def _check_requeue(line: CommandLine, inner: CommandLine, environ: Mapping[str, 
     env: bool | None = True if _flag(environ.get("SBATCH_REQUEUE")) else None
     env = False if _flag(environ.get("SBATCH_NO_REQUEUE")) else env
     if _first(last(line), env, last(inner)) is False:
+        where = "--no-requeue" if last(line) is False or env is None else "SBATCH_NO_REQUEUE"
         raise BadRequest(
-            "--no-requeue: coloc must be able to requeue its batch jobs, or their GPUs could never be taken back",
-            "leave --no-requeue out if the job can start again, else submit it with plain sbatch",
+            f"{where}: coloc must be able to requeue its batch jobs, or their GPUs could never be taken back",
+            f"leave {where} out if the job can start again, else submit it with plain sbatch",
         )
 
 
@@ -175,9 +176,9 @@ def _flag(text: str | None) -> bool:
     return text is not None and (text in ("", "yes") or (re.fullmatch(r"[0-9]+", text) is not None and int(text) != 0))
 
 
-def _remarks(line: CommandLine, environ: Mapping[str, str]) -> list[str]:
+def _remarks(line: CommandLine, inner: CommandLine, environ: Mapping[str, str]) -> list[str]:
     found = []
-    if line.has("hold"):
+    if line.has("hold") or inner.has("hold"):
         found.append("the job stays on hold until you say `scontrol release JOB`; from then on coloc looks after it")
     if line.has("clusters", "cluster") or environ.get("SBATCH_CLUSTERS") or environ.get("SLURM_CLUSTERS"):
         found.append("coloc looks after this cluster only: on another one the job stays on hold")

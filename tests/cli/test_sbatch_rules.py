@@ -52,6 +52,8 @@ def test_a_foreign_partition_on_the_command_line_means_plain_sbatch(sbatch: Sbat
 def test_no_requeue_is_refused(sbatch: Sbatch, words: list[str], environ: dict[str, str], refused: bool) -> None:
     job = sbatch(*words, "--wrap=x", **environ)
     assert (job.code, job.calls) == ((64, 0) if refused else (0, 1))
+    if refused:
+        assert ("SBATCH_NO_REQUEUE: coloc must be able" if environ else "--no-requeue: coloc must be able") in job.err
 
 
 @pytest.mark.parametrize("words", [["-n1", ":", "-n2", "s.sh"], [":", "s.sh"]])
@@ -74,7 +76,8 @@ def test_test_only_does_not_hold(sbatch: Sbatch) -> None:
     assert "--hold" not in sbatch("--test-only", "--wrap=x").argv
 
 
-def test_users_hold_is_explained(sbatch: Sbatch) -> None:
+def test_users_hold_is_explained(sbatch: Sbatch, script: Callable[[str], str]) -> None:
+    assert "scontrol release" in sbatch(script("#SBATCH --hold\ntrue\n")).remarks[0]
     assert "scontrol release" in sbatch("-H", "--wrap=x").remarks[0]
 
 

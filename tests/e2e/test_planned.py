@@ -174,7 +174,7 @@ def test_nobody_speaks_for_somebody_elses_job(clean_cluster: PrivateCluster, wor
             timeout=60,
             check=False,
         )
-        assert said.returncode == 71, said
-        assert "scontrol failed: " in said.stderr
+        assert said.returncode == 77, said
+        assert f"job {ref} is not yours" in said.stderr
         assert "Traceback" not in said.stderr
         assert read_comment(ref, site.environment, site.clock) == before == "[coloc v=1 interval=5]"

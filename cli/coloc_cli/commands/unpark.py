@@ -20,4 +20,4 @@ def command(app: App, job: str) -> None:
     operators. Mend first what made the job die; `coloc explain JOB` says what coloc saw.
     """
     record_unpark(job, os.environ, app.clock)
-    output.say(f"job {output.clean(job)} is started again when there is room for it")
+    output.say(f"job {output.clean(job)} may be tried again: if it was parked, it starts when there is room for it")
