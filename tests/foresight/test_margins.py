@@ -7,6 +7,8 @@ import pytest
 
 from colocd.core.backtest import backtest
 from colocd.core.foresight.calendar import DAY, Bins, Floats
+from colocd.core.foresight.foreseer import Foreseer
+from colocd.core.foresight.margins import SCALES, Margins
 
 Random = np.random.Generator
 Make = Callable[[Random, Floats], Floats]
@@ -86,3 +88,28 @@ def test_the_upper_quantile_keeps_what_it_says(make: Make, minutes: int, days: i
     assert 0.925 <= covered <= 0.98
     # Where nothing but the load's own quantiles helps, choosing among scales costs some.
     assert loss < (1.3 if make in (rare, bursts, heavy) else 1.0) * usual
+
+
+def test_one_bad_day_does_not_keep_the_margins_of_a_day_ahead_wide_for_a_week() -> None:
+    """All its misses are told before the first is known: stretching then is too late. The errors themselves are remembered."""
+    n, ahead = 21 * 24, 24
+    days = np.arange(n) / 24
+    values = tide(days) * np.exp(0.05 * np.random.default_rng(1).standard_normal(n))
+    values[(days >= 12) & (days < 13)] *= 1.8
+    foreseer = Foreseer(Bins(start=20_000 * DAY, step=3600.0), (ahead,), (0.5, 0.95))
+    for value in values:
+        foreseer.extend(np.array([value]))
+    margin = foreseer.told.span(0, n)[:, 1, 0] - foreseer.middle.span(0, n)[:, 0]
+    day = (np.arange(n) + ahead) // 24
+    assert margin[(day >= 9) & (day < 12)].mean() < 20
+    assert margin[(day >= 16) & (day < 20)].mean() < 155
+
+
+def test_no_scale_takes_part_with_more_than_the_roof() -> None:
+    """The mixture would follow one wild scale, and all that is learned from it."""
+    margins = Margins((0.5, 0.95), np.array([0.25]), 24, 1)
+    middle, roof, phase = np.array([[10.0]]), np.array([[30.0]]), np.zeros((1, 1), dtype=np.int64)
+    scales = np.full((1, 1, SCALES), 1000.0)
+    _, mixed, _, each = margins.predict(middle, scales, roof, phase)
+    assert each.max() <= 30.0
+    assert mixed.max() <= 30.0

@@ -16,7 +16,9 @@ at this time of the day, to the load of many seasons; the load itself, whatever 
 WINDOW = 8
 """Seasons of errors kept."""
 MEMORY = 1.5
-"""Seasons after which a regret counts half."""
+"""Seasons after which a regret counts half, for near horizons."""
+RUNS = 6.0
+"""Horizons after which it counts half, at least: errors of overlapping forecasts are alike, so fewer of them are news."""
 DEBT = 2.2
 """Misses too many (or that many too few) that stretch margins by e to `GAIN`, at 0.95; more where misses are more frequent."""
 MOST = 1.5
@@ -24,7 +26,7 @@ MOST = 1.5
 GAIN = 0.5
 LAG = 0.25
 """Seasons ahead for which so many misses are meant; farther ahead, where they come in longer rows before the first is known,
-as many times more."""
+as many times more. The debt's stretching fades there with the square of the distance: a bad day is over when it is known."""
 ROW = 12
 """Bins that may be learned from at once as if they were told one after the other."""
 SLOW, FAR = 0.02, 0.7
@@ -57,8 +59,9 @@ class Margins:
         self._slow = np.zeros(shape)
         often = np.sqrt(self.q * (1 - self.q) / (0.95 * 0.05))
         self._unit = DEBT * np.maximum(often, 1.0)[:, None] * np.maximum(ahead / LAG, 1.0)
+        self._gain = (GAIN * np.minimum(1.0, LAG / ahead) ** 2)[None, None]
         self._races = Race(shape, SCALES)
-        self._memory = 0.5 ** (1 / (MEMORY * season))
+        self._memory = 0.5 ** (1 / (np.maximum(MEMORY, RUNS * ahead) * season))[:, None]
         thumb = np.array([_Z[q] for q in quantiles])[:, None] * (0.1 + 0.4 * (1 - np.exp(-12 * ahead)))
         flat, times = thumb, np.sign(thumb) * 2.0
         self._thumb = np.stack([flat, flat, flat, times, times, times, flat, flat], axis=-1)
@@ -91,7 +94,8 @@ class Margins:
         base[..., -1] = 0.0
         known = base + self._edges[:, None] * scales
         guess = middle[..., None] + self._thumb[:, None] * rough
-        each = np.maximum(known * trust + guess * (1 - trust), 0.0)
+        highest = np.maximum(roof, middle)
+        each = np.clip(known * trust + guess * (1 - trust), 0.0, highest[..., None])
         spread = self._edges.copy()
         spread[..., -1] -= spread[np.argmin(np.abs(self.q - 0.5)), :, -1]
         wide = np.abs(spread)[:, None] * scales * trust + np.abs(self._thumb)[:, None] * rough * (1 - trust)
@@ -100,7 +104,7 @@ class Margins:
         width = (np.maximum(wide, LEAST * size[..., None]) * weights).sum(axis=-1)
         told = mixed + width * (np.exp(self._stretch(phase)) - 1)
         told = np.where((self.q >= 0.9)[:, None, None], np.maximum(told, middle), np.maximum(told, 0.0))
-        told = np.minimum(np.maximum.accumulate(told, axis=0), np.maximum(roof, middle))
+        told = np.minimum(np.maximum.accumulate(told, axis=0), highest)
         return np.moveaxis(told, 1, 0), np.moveaxis(mixed, 1, 0), np.moveaxis(width, 1, 0), np.moveaxis(each, 1, 0)
 
     def _stretch(self, phase: Ints) -> Floats:
@@ -109,7 +113,7 @@ class Margins:
         found = _bent(self._owed_phase[:, phase, h] / self._unit[:, None])
         if self._phases > 1:
             found = found + _bent(self._owed / self._unit)[:, None]
-        result: Floats = np.clip(GAIN * found + self._slow[:, None], NARROW, WIDE)
+        result: Floats = np.clip(self._gain * found + self._slow[:, None], NARROW, WIDE)
         return result
 
     def learn(
