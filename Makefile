@@ -86,7 +86,7 @@ bench-optimum: setup  ## the planner against the proven optimum (bench-optimum.j
 bench-pack: setup  ## reclaims with and without coloc's placement of batch jobs (bench-pack.json); about ten minutes
 	@$(BENCH) bench/bench_pack.py --json bench-pack.json
 
-bench-forecast: setup  ## backtests of the loads in DATA=FOLDER (docs/benchmarks-forecast.md); about 2 minutes
+bench-forecast: setup  ## backtests of the loads in DATA=FOLDER (docs/benchmarks-forecast.md); about 4 minutes
 	@$(BENCH) bench/bench_forecast.py "$(DATA)"
 
 bench-rivals: setup  ## forecasters of libraries on the loads in DATA=FOLDER; in an environment of its own

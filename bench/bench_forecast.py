@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from colocd.core.backtest import backtest
+from colocd.core.backtest import Backtest, backtest
 from colocd.core.foresight.calendar import DAY, Bins, Calendar, Floats
 from colocd.core.foresight.outlook import Outlook
 
 STARTS = {"NASA 1995": 804_556_800.0, "Azure chat 2024": 1_715_472_000.0}
 """First bins in Unix seconds, where the file tells the date; the others begin on an unknown day."""
 CLIENTS = "servegen_m-small_client_rps_10min.csv.gz"
+FAR = (540, 720, 1440)
 
 
 def columns(path: Path) -> dict[str, Floats]:
@@ -75,31 +76,94 @@ def percent(value: float | None, factor: float = 100.0) -> str:
     return "-" if value is None else f"{factor * value:.1f}"
 
 
-def main(folder: Path) -> None:
-    own_titles = ("series", "min ahead", "n", "coloc: WAPE", "pinball", "coverage")
-    titles = (*own_titles, "naive", "seasonal naive", "seasonal EWMA", "its pinball", "CPU s")
-    print(f"| {' | '.join(titles)} |")
+def far(folder: Path) -> dict[str, tuple[Floats, float, int, tuple[int, ...]]]:
+    """The series of a month, in hours, and those of two weeks, 9 to 24 hours ahead."""
+    known = series(folder)
+    five = known["NASA 1995"][0]
+    hours = five[: len(five) // 12 * 12].reshape(-1, 12)
+    count = (~np.isnan(hours)).sum(axis=1)
+    nasa = np.where(count > 0, np.nansum(hours, axis=1) / np.maximum(count, 1), np.nan)
+    found = {name: (*known[name][:3], FAR) for name in ("BurstGPT conversation", "BurstGPT api")}
+    found["NASA 1995"] = (nasa, 3600.0, 7, FAR)
+    return found | {name: (*known[name][:3], FAR) for name in known if name.startswith("ServeGen m-small")}
+
+
+def others(folder: Path) -> dict[str, tuple[Floats, float, int, tuple[int, ...]]]:
+    """Series by which no setting was chosen: the other ServeGen clients above 0.5 requests/s that are not nearly always idle,
+    tokens of ServeGen and of BurstGPT's first week, all of BurstGPT."""
+    found: dict[str, tuple[Floats, float, int, tuple[int, ...]]] = {}
+    for name, load in columns(folder / CLIENTS).items():
+        busy = np.nanmean(load) > 0.5 and (load > 0).mean() >= 0.2
+        if busy and name not in ("t_s", "client_12", "client_17", "client_38"):
+            found[name] = (load, 600.0, 7, (20, 60, 180))
+    total = columns(folder / "servegen_m-small_total_10min.csv.gz")
+    for way in ("input", "output"):
+        found[f"{way} tokens"] = (total["rps"] * total[f"{way}_tok_per_req"], 600.0, 7, (20, 60, 180))
+    minutes = columns(folder / "burstgpt_week1_1min_tokens.csv.gz")["tokens"]
+    found["BurstGPT tokens"] = (minutes, 60.0, 3, (5, 20, 60))
+    found["BurstGPT tokens, 10 min"] = (
+        minutes[: len(minutes) // 10 * 10].reshape(-1, 10).mean(axis=1),
+        600.0,
+        3,
+        (20, 60, 180),
+    )
+    found["BurstGPT"] = (columns(folder / "burstgpt_hourly_days0-40.csv.gz")["all"], 3600.0, 7, (60, 180, 360))
+    return found
+
+
+def scored(name: str, values: Floats, step: float, train: float, minutes: int) -> Backtest:
+    """The backtest with an origin at each bin."""
+    days = round(train * DAY / step)
+    return backtest(values, Bins(start=STARTS.get(name, 0.0), step=step), round(minutes * 60 / step), days, 1)
+
+
+def table(rows: dict[str, tuple[Floats, float, int, tuple[int, ...]]], half: bool) -> None:
+    """Print a row for each series and horizon; `half`: also what the second half of the origins alone gives."""
+    titles = ["series", "min ahead", "n", "coloc: WAPE", "pinball", "coverage"]
+    titles += ["in the 2nd half: pinball", "its EWMA's", "coverage"] if half else []
+    titles += ["naive", "seasonal naive", "seasonal EWMA", "its pinball", "CPU s"]
+    print(f"\n| {' | '.join(titles)} |")
     print("|---" * len(titles) + "|")
-    for name, (values, step, train, horizons) in series(folder).items():
+    for name, (values, step, train, horizons) in rows.items():
         for minutes in horizons:
             begun = time.process_time()
-            ahead, days = round(minutes * 60 / step), round(train * DAY / step)
-            found = backtest(
-                values, Bins(start=STARTS.get(name, 0.0), step=step), ahead, days, max(1, round(3600 / step))
-            )
+            found = scored(name, values, step, train, minutes)
+            spent = time.process_time() - begun
             own, simple = found.score, found.baselines
-            cells = [
-                name,
-                minutes,
-                found.n,
-                percent(own.wape),
-                percent(own.pinball95_pct, 1.0),
-                percent(own.coverage95),
-            ]
+            cells: list[object] = [name, minutes, found.n, percent(own.wape)]
+            cells += [percent(own.pinball95_pct, 1.0), percent(own.coverage95)]
+            if half:
+                late = scored(name, values, step, (train + len(values) * step / DAY) / 2, minutes)
+                cells += [percent(late.score.pinball95_pct, 1.0)]
+                cells += [percent(late.baselines["seasonal_ewma"].pinball95_pct, 1.0), percent(late.score.coverage95)]
             cells += [percent(simple[key].wape) for key in ("naive", "seasonal_naive", "seasonal_ewma")]
-            cells += [percent(simple["seasonal_ewma"].pinball95_pct, 1.0), f"{time.process_time() - begun:.1f}"]
+            cells += [percent(simple["seasonal_ewma"].pinball95_pct, 1.0), f"{spent:.1f}"]
             print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def summary(rows: dict[str, tuple[Floats, float, int, tuple[int, ...]]]) -> None:
+    """Print in a line how many coverages are near what they should be, and the scores against the seasonal EWMA's."""
+    covered, ratios = [], []
+    for name, (values, step, train, horizons) in rows.items():
+        for minutes in horizons:
+            found = scored(name, values, step, train, minutes)
+            own, usual = found.score, found.baselines["seasonal_ewma"]
+            covered.append(100 * (own.coverage95 or 0.0))
+            ratios.append([(own.wape or 1) / (usual.wape or 1), (own.pinball95_pct or 1) / (usual.pinball95_pct or 1)])
+    wape, pinball = np.exp(np.log(ratios).mean(axis=0))
+    inside = sum(93.95 <= c < 97.05 for c in covered)
+    print(f"\n{len(rows)} other series: coverage within 94 to 97 on {inside} of {len(covered)} rows", end=" ")
+    print(f"({min(covered):.1f} to {max(covered):.1f}); of the seasonal EWMA's", end=" ")
+    print(f"WAPE {wape:.2f}, of its pinball loss {pinball:.2f} (geometric means)", flush=True)
+
+
+def main(folder: Path) -> None:
+    begun = time.process_time()
+    table(series(folder), half=True)
+    table(far(folder), half=False)
+    summary(others(folder))
     refit()
+    print(f"CPU seconds in all: {time.process_time() - begun:.0f}")
 
 
 def refit(services: int = 20, days: int = 28) -> None:
