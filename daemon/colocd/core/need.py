@@ -43,6 +43,12 @@ def braced(load: float, service: ServiceView) -> float:
     return load if service.surge is None else load + service.surge.share * max(load, share_of(service))
 
 
+def known_part(service: ServiceView) -> float | None:
+    """Load of the replicas that tell theirs, which the whole cannot be below, while others do not; None: none tells."""
+    told = [r.load for r in service.replicas if r.load is not None]
+    return math.fsum(told) if told else None
+
+
 def replicas_for(load: float, service: ServiceView, policy: Policy) -> int:
     """Replicas that carry `load` (units of the service's measure) at its target use, within its limits."""
     spec = service.spec
@@ -96,8 +102,14 @@ def need(service: ServiceView, policy: Policy, at: float) -> Need:
     foreseen = peak(service.forecast, policy.peak_quantile, 0.0, lead) if service.forecast is not None else None
     if wanted is None:
         floor = spec.min_replicas if foreseen is None else replicas_for(foreseen, service, policy)
-        keep = min(spec.max_replicas, max(have, floor))
-        return Need(service=spec.name, now=keep, have=have, why="its load cannot be read: what runs stays")
+        told = known_part(service)
+        least = 0 if told is None else replicas_for(told, service, policy)
+        keep = min(spec.max_replicas, max(have, floor, least))
+        why = "its load cannot be read: what runs stays"
+        if told is not None and least > max(have, floor):
+            known = f"those of its replicas that tell carry {told:.4g}, a replica carries {carried(service):.4g}"
+            why = f"its load cannot be read; {known}"
+        return Need(service=spec.name, now=keep, have=have, why=why)
     load = fresh(service.load, at, policy)
     parts = [f"load {load.value:.4g}" if load is not None else "load unknown"]
     if load is not None and service.surge is not None and service.surge.share > 0:
