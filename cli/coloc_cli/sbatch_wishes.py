@@ -111,7 +111,7 @@ def wishes(own: Own, signal: str | None, now: float) -> tuple[Wishes, str | None
         checkpoint=checkpoint,
         resume=own.text("resume"),
         resume_arg=own.text("resume-arg"),
-        interval=own.seconds("interval"),
+        interval=_interval(own),
         cost=own.seconds("cost"),
         restart=own.seconds("restart"),
         grace=own_grace,
@@ -139,6 +139,15 @@ def _inner(script: list[list[str]]) -> CommandLine:
             "write options of sbatch in #SBATCH lines",
         )
     return line
+
+
+def _interval(own: Own) -> float | None:
+    seconds = own.seconds("interval")
+    if seconds == 0:
+        raise BadRequest(
+            "--coloc-interval=0: no program saves without a pause", "say how often it saves, or leave it out"
+        )
+    return seconds
 
 
 def _slurms(text: str) -> tuple[str | None, str, float | None, str | None]:

@@ -194,10 +194,10 @@ class Answers:
         row = next((r for r in self._store.services() if r.name == name and not r.removed), None)
         if row is None:
             raise NotFound(f"there is no service {name}")
-        word = _line(reason, "reason")
-        word = signed(word) if word else ""
+        asked = _line(reason, "reason")
+        word = signed(asked) if asked else ""
         self._store.put_setting(f"{OVERRIDE}{name}", word or None)
-        text = f"its next reclaim may ignore the budgets: {word}" if word else "its reclaims obey the budgets again"
+        text = f"its next reclaim may ignore the budgets: {asked}" if word else "its reclaims obey the budgets again"
         self._decide(f"service:{name}", "override", text)
         return {"name": name, "override": word or None}
 

@@ -9,6 +9,8 @@ from colocd.core.admission import useful_time
 from colocd.core.fill import waiting
 from colocd.core.grace import HOLDING
 from colocd.core.outlook import Window, foreseen_until
+from colocd.core.proof import unheard
+from colocd.core.queueing import class_of
 from colocd.core.seats import words
 from colocd.core.victims import gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, View
@@ -75,6 +77,7 @@ def job_story(
         story.append(f"its last checkpoint was {lasting(view.at - job.checkpoint.saved)} ago")
     if job.state is JobState.FAILED and facts.deaths:
         story.append(_died(job, facts))
+    story += _words_of_its_own(job, facts, view)
     if job.state is JobState.PENDING and window is not None and facts.parked is None:
         story.append(_expected(job, facts, window, view))
     return story
@@ -159,6 +162,23 @@ def _evicted(job: Job, facts: JobFacts, decisions: Sequence[Decision], at: float
     if saved is None:
         return f"{told}; coloc knows of no checkpoint of it"
     return f"{told}; its last checkpoint was {lasting(gone - saved)} before that: what it did since is done again"
+
+
+def _words_of_its_own(job: Job, facts: JobFacts, view: View) -> list[str]:
+    """What of the job's own wishes does not count here, and what its owner can do."""
+    mark, told = job.checkpoint, []
+    if mark is not None and mark.rank is not None and job.state not in _ENDED:
+        kind = class_of(job, view.policy)
+        if mark.rank != ("normal" if kind is None else kind.name):
+            told.append(
+                f"it asks for class {mark.rank}, which users cannot choose here: it is in {kind.name if kind else 'none'}"
+            )
+    if mark is not None and job.state is JobState.PENDING and unheard(job, facts):
+        told.append(
+            f"it says that it saves every {lasting(mark.interval or 0.0)}, but in {lasting(facts.ran)} coloc heard of no save:"
+            " `coloc checkpointed` in the job, or --coloc-files, tells of them"
+        )
+    return told
 
 
 def _died(job: Job, facts: JobFacts) -> str:

@@ -38,6 +38,7 @@ def test_lines_take_colocs_own_options_only(sbatch: Sbatch, script: Script, line
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        (["--coloc-interval=0"], "no program saves without a pause"),
         (["--coloc-preset=torch"], "no preset 'torch'"),
         (["--coloc-signal=KILL"], "cannot ask"),
         (["--coloc-ack=done"], "is not one of"),

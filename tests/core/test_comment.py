@@ -15,7 +15,7 @@ seconds = st.none() | st.floats(0, 4e9, allow_nan=False).map(lambda x: float(f"{
         Checkpoint,
         signal=st.sampled_from(["USR1", "TERM"]),
         to=st.sampled_from(["batch", "steps", "all"]),
-        interval=seconds,
+        interval=seconds.filter(lambda told: told != 0),
         cost=seconds,
         restart=seconds,
         grace=seconds,
@@ -44,6 +44,7 @@ def test_nonsense_facts_are_none() -> None:
         "[coloc v=1 signal=KILL to=world interval=-1 cost=nan restart=inf saved=x deadline=? class=$(id) hold=me]"
     )
     assert facts == Checkpoint()
+    assert parse_comment("[coloc v=1 interval=0]") == Checkpoint(), "no program saves without a pause"
 
 
 def test_own_jobs() -> None:

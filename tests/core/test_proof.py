@@ -92,6 +92,19 @@ def test_silence_does_not_pay_when_jobs_are_started_or_placed() -> None:
     assert expected_loss(job, JobFacts(silent=1), v) == expected_loss(job, NEVER, v) == v.policy.max_unsaved
 
 
+def test_a_claimed_interval_counts_for_as_long_as_it_may_be_true() -> None:
+    says = batch(8, checkpoint=Checkpoint(interval=60.0), time_limit=7200.0)
+    v = view(says)
+    assert useful_time(says, v.policy, v, NEVER) == useful_time(says, v.policy, v, JobFacts(ran=600.0)) == 60.0
+    assert useful_time(says, v.policy, v, JobFacts(ran=601.0)) == 7200.0, "ten minutes without a save"
+    rare = batch(8, checkpoint=Checkpoint(interval=1000.0), time_limit=7200.0)
+    assert useful_time(rare, v.policy, v, JobFacts(ran=2900.0)) == 1000.0
+    heard = batch(8, checkpoint=Checkpoint(interval=60.0, saved=AT - 9000), time_limit=7200.0)
+    assert useful_time(heard, v.policy, v, JobFacts(ran=9000.0)) == 60.0
+    asked = batch(8, checkpoint=Checkpoint(signal="USR1", interval=60.0), time_limit=7200.0)
+    assert useful_time(asked, v.policy, v, JobFacts(ran=9000.0)) == v.policy.min_useful, "it can still be asked"
+
+
 def test_one_that_was_silent_is_not_trusted_with_a_late_moment() -> None:
     """Whom nobody has told yet is asked as late as possible; of one that was silent each second later is lost, too."""
     job = batch(1, {"n1": 0x0F}, started=AT - 100)

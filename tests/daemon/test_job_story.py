@@ -141,15 +141,23 @@ def test_one_that_slurm_keeps_back_has_no_expected_start(reason: str, words: str
     assert set(windows(view(msgspec.structs.replace(job, reason="Resources")))) == {"1"}
 
 
+def test_what_of_a_jobs_own_word_does_not_count() -> None:
+    story = told(batch(1, checkpoint=Checkpoint(interval=60.0, rank="gold")), JobFacts(ran=900.0))
+    assert "it asks for class gold, which users cannot choose here: it is in none" in story
+    assert "it says that it saves every 60 s, but in 15 min coloc heard of no save: `coloc checkpointed`" in story
+    assert "class" not in told(batch(1, checkpoint=Checkpoint(rank="normal")))
+    assert "heard of no save" not in told(batch(1, checkpoint=MARK), JobFacts(ran=900.0))
+
+
 def test_an_array_is_told_of_as_a_whole() -> None:
     tasks = [
         msgspec.structs.replace(batch(5, {"n1": 1 << n} if n < 2 else None, user="bob"), ref=f"5_{n}") for n in range(6)
     ]
     v = view(*tasks, batch(51), facts={"5_0": JobFacts(evictions=2)})
-    notes = {"job:5_2": "waits: no 1 GPUs on 1 node(s) stay free", "job:51": "parked"}
+    notes = {"job:5_2": "waits: no node has 1 GPU that stay free", "job:51": "parked"}
     story = "; ".join(array_story("5", v, notes, {"5_3": (AT + 600, None), "5_4": (None, None)}))
     assert story.startswith("is an array; of its tasks that Slurm still knows 4 pending, 2 running; 2 evictions so far")
-    assert "the next is expected to start in 10 min; the first that is not started: waits: no 1 GPUs" in story
+    assert "the next is expected to start in 10 min; the first that is not started: waits: no node has 1 GPU" in story
     assert array_story("7", v, notes, {}) == []
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from colocd.core.arrays import Ints, popcount
 from colocd.core.pack import Pack, per_node
 from colocd.core.policy import Policy
-from colocd.core.proof import ignores
+from colocd.core.proof import ignores, unheard
 from colocd.core.runtimes import remaining
 from colocd.core.victims import cpus_per_node
 from colocd.core.view import Job, JobFacts, View
@@ -20,16 +20,17 @@ def useful_time(job: Job, policy: Policy, view: View | None = None, facts: JobFa
     """Seconds a job needs before starting it was worth while.
 
     With a checkpoint interval: some intervals (with the cost of a save each) and its restart. One that saves when it is
-    asked: `min_useful`. One that cannot save, or did not when it was told: until its predicted end, at most
-    `longest_valley`, when `view` is given.
+    asked: `min_useful`. One that cannot save, or did not when it was told, or never told of a save though it says it
+    makes them: until its predicted end, at most `longest_valley`, when `view` is given.
     """
     mark = job.checkpoint
-    if mark is not None and mark.interval is not None:
+    facts = facts or JobFacts()
+    if mark is not None and mark.interval is not None and not unheard(job, facts):
         restart = mark.restart or 0.0
         return min(policy.useful_intervals * (mark.interval + (mark.cost or 0.0)) + restart, policy.max_unsaved)
-    if view is None or mark is None or (mark.signal is not None and not (facts is not None and ignores(facts))):
+    if view is None or mark is None or (mark.signal is not None and not ignores(facts)):
         return policy.min_useful
-    end = remaining(job, facts or JobFacts(), view.runs, view.at)
+    end = remaining(job, facts, view.runs, view.at)
     return max(policy.min_useful, min(end, policy.longest_valley))
 
 

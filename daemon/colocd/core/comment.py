@@ -52,7 +52,7 @@ def parse_comment(comment: str) -> Checkpoint | None:
     return Checkpoint(
         signal=signal if signal in SIGNALS else None,
         to=facts["to"] if facts.get("to") in TARGETS else "batch",
-        interval=_seconds(facts.get("interval")),
+        interval=_seconds(facts.get("interval")) or None,
         cost=_seconds(facts.get("cost")),
         restart=_seconds(facts.get("restart")),
         grace=_seconds(facts.get("grace")),

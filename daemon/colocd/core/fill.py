@@ -18,7 +18,7 @@ from colocd.core.policy import Policy
 from colocd.core.queueing import place_of, settling
 from colocd.core.room import Room
 from colocd.core.valleys import kept_back
-from colocd.core.victims import gpu_count
+from colocd.core.victims import cpus_per_node, gpu_count
 from colocd.core.view import Held, Job, JobFacts, JobState, View
 from colocd.core.wishes import is_wish
 
@@ -206,10 +206,12 @@ class _Filling:
         kept = self.kept(until, reserved=False)
         if until not in self._kept_gpus:
             self._kept_gpus[until] = int(popcount(kept).sum())
+        gpus, nodes = per_node(job), job.nodes_requested
+        what = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else f"{cpus_per_node(job)} CPUs"
+        where = f"no {nodes} nodes have {what} each" if nodes > 1 else f"no node has {what}"
         text = (
-            f"waits: no {per_node(job)} GPUs on {job.nodes_requested} node(s) stay free for the"
-            f" {until:.0f} s it needs to do useful work; {self._kept_gpus[until]} free GPUs"
-            f" are kept for services{told}"
+            f"waits: {where} that stay free for the {until:.0f} s it needs to do useful work;"
+            f" {self._kept_gpus[until]} free GPUs are kept for services{told}"
         )
         if self._reserved is None and self._tried < TRIED:
             self._tried += 1

@@ -8,6 +8,11 @@ from math import inf
 from colocd.core.policy import Policy
 from colocd.core.view import Job, JobFacts
 
+PATIENCE = 600.0
+"""Seconds that a job runs at least before it is expected to have told of a save."""
+MISSED = 3.0
+"""Intervals of its own that a job runs without a save before it counts as one that makes none."""
+
 
 def shown(facts: JobFacts) -> bool:
     """Whether it answered the last time it was told, and more often than it was silent."""
@@ -17,6 +22,14 @@ def shown(facts: JobFacts) -> bool:
 def ignores(facts: JobFacts) -> bool:
     """Whether it was silent, and has not made up for it: then its word that it saves when it is asked counts for nothing."""
     return facts.silent > 0 and not shown(facts)
+
+
+def unheard(job: Job, facts: JobFacts) -> bool:
+    """Whether it says that it saves by itself, and ran for long without telling of a save: then that word is worth nothing."""
+    mark = job.checkpoint
+    if mark is None or mark.interval is None or mark.saved is not None:
+        return False
+    return facts.ran > max(PATIENCE, MISSED * mark.interval)
 
 
 def save_time(job: Job, facts: JobFacts, policy: Policy) -> float:
