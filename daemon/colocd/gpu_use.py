@@ -53,6 +53,14 @@ def node_sentences(node: Node, read: NodeReadings | None, now: float) -> list[st
     """What is known of a node's GPUs beside Slurm, for people."""
     told = [f"GPU {bad.gpu} has failed and is not given out: {bad.why}" for bad in node.unfit]
     if read is not None:
-        busy = ", ".join(f"GPU {i} {'unknown' if sm is None else f'{sm} %'}" for i, sm in enumerate(read.sm))
-        told.append(f"busy {max(0.0, now - read.at):.0f} s ago: {busy}")
+        gpus = ", ".join(_one(i, read) for i in range(len(read.sm)))
+        told.append(f"busy {max(0.0, now - read.at):.0f} s ago: {gpus}")
     return told
+
+
+def _one(gpu: int, read: NodeReadings) -> str:
+    """`GPU 3 60 % (40 GiB, 310 W)`; what is not told is left out."""
+    sm, used, power = read.sm[gpu], read.used[gpu], read.power[gpu]
+    more = ([] if used is None else [f"{used / 1024:.3g} GiB"]) + ([] if power is None else [f"{power:.0f} W"])
+    behind = f" ({', '.join(more)})" if more else ""
+    return f"GPU {gpu} {'unknown' if sm is None else f'{sm} %'}{behind}"

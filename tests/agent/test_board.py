@@ -73,6 +73,8 @@ def test_readings_are_in_the_view_while_they_are_fresh(rig: GpuRig) -> None:
     rig.daemon.cycle()
     read = rig.view().gpus["n1"]
     assert (read.sm, read.power[0]) == ((50, 50, 50, None, 50, 50, 50, 50), 300.0)
+    told = rig.daemon.answers.explain("n1")["now"]
+    assert "GPU 2 50 % (1 GiB, 300 W), GPU 3 unknown (1 GiB, 300 W)," in told
     assert "coloc_gpu_nodes_read 1.0" in rig.daemon.answers.metrics().decode()
     assert 'coloc_gpus_busy_ratio{use="other"} 0.5' in rig.daemon.answers.metrics().decode()
     rig.clock.advance(rig.config.policy.stale_after + 1)
