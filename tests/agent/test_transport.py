@@ -19,10 +19,10 @@ from colocd.agent.send import NotSent, Sender
 from colocd.clock import SystemClock
 from colocd.errors import BadConfig
 from colocd.gpus import listener as listening
-from colocd.gpus.identity import Identity
+from colocd.gpus.identity import REMEMBERED, Identity, Once
 from colocd.gpus.intake import Intake
 from colocd.gpus.listener import Gate, Listener
-from colocd.munge import Munge, MungeUnreachable
+from colocd.munge import Credential, Munge, MungeUnreachable
 
 pytestmark = pytest.mark.slurm
 NODES = {"n1": "127.0.0.1", "n2": "127.0.0.2"}
@@ -125,6 +125,33 @@ def test_a_replayed_credential_is_refused(open_site: Open) -> None:
     again = site.say(credential)
     assert (again.ok, again.why) == (False, "this credential was used before")
     assert (site.intake.count.batches, site.listener.refused["replayed"]) == (1, 1)
+
+
+def test_a_munged_that_forgot_lets_no_replay_through(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """munged remembers in memory only: after its restart it takes a credential again that is still good."""
+    site = open_site()
+    munge = Munge(site.hosts.socket(), ttl=60, only_uid=os.getuid())
+    first, second = (munge.encode(wire.encode(batch(first=first))) for first in (0, 2))
+    forgetful = {text: site.listener._munge.decode(text) for text in (first, second)}
+    monkeypatch.setattr(site.listener._munge, "decode", forgetful.get)
+    assert [site.say(text).ok for text in (first, second)] == [True, True]
+    assert [site.say(text).why for text in (first, second)] == ["this credential was used before"] * 2
+    assert (site.intake.count.samples, site.listener.refused["replayed"]) == (4, 2)
+
+
+def test_what_is_remembered_of_credentials_is_bounded() -> None:
+    class Tick(SystemClock):
+        at = 0.0
+
+        def monotonic(self) -> float:
+            return self.at
+
+    clock = Tick()
+    once = Once(clock)
+    for number in range(5000):
+        clock.at += 1.0
+        once.take(Credential(0, "", str(number).encode(), 1, "127.0.0.1", clock.at, clock.at))
+    assert len(once._seen) <= REMEMBERED + 2
 
 
 def test_old_credentials_and_wrong_clocks_are_told(open_site: Open) -> None:

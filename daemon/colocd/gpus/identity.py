@@ -1,10 +1,12 @@
 """Whether a credential comes from the agent of the node that the batch claims: user, host, and munge's own verdict."""
 
+import hashlib
 import ipaddress
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 from colocd.clock import Clock
@@ -16,12 +18,35 @@ KEEP, KEEP_FAILURE = 600.0, 60.0
 """Seconds for which the addresses of a name are believed, and for which a name without any is not asked for again."""
 
 
+REMEMBERED = 150.0
+"""Seconds for which a credential is remembered: longer than agents' credentials are good, on clocks that differ as much."""
+
+
 class Refused(Exception):
     """The batch is not believed; the message says why in one sentence, `kind` in one word."""
 
     def __init__(self, kind: str, why: str) -> None:
         super().__init__(why)
         self.kind = kind
+
+
+class Once:
+    """Credentials that were believed lately: munged refuses replays, too, but forgets them when it is started again."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen: dict[bytes, float] = {}
+
+    def take(self, found: Credential) -> None:
+        """Raises `Refused` for what was taken before. By its content: its text can be written in several ways."""
+        now = self._clock.monotonic()
+        for old in list(islice(self._seen, 16)):
+            if now - self._seen[old] > REMEMBERED:
+                del self._seen[old]
+        key = hashlib.sha256(f"{found.encoded} {found.origin} ".encode() + found.payload).digest()
+        if key in self._seen:
+            raise Refused("replayed", "this credential was used before")
+        self._seen[key] = now
 
 
 def look_up(name: str) -> frozenset[str]:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from colocd.agent import wire
 from colocd.clock import Clock
 from colocd.errors import BadConfig
-from colocd.gpus.identity import Identity, Refused
+from colocd.gpus.identity import Identity, Once, Refused
 from colocd.gpus.intake import Intake
 from colocd.munge import Munge, MungeUnreachable
 
@@ -63,7 +63,7 @@ class Listener:
     def __init__(self, host: str, port: int, munge: Munge, identity: Identity, intake: Intake, clock: Clock) -> None:
         self._host, self._port = host, port
         self._munge, self._identity, self._intake, self._clock = munge, identity, intake, clock
-        self._gate = Gate(clock)
+        self._gate, self._once = Gate(clock), Once(clock)
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="coloc-munge")
         self._waiting = 0
         self._loop = asyncio.new_event_loop()
@@ -163,6 +163,7 @@ class Listener:
             batch = wire.decode_batch(found.payload)
             who = batch.node
             self._identity.match(batch.node, found.origin)
+            self._once.take(found)
             with contextlib.suppress(KeyError):
                 del self.noted[who]
             return self._intake.take(batch, self._clock.now())
