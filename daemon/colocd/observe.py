@@ -7,6 +7,7 @@ import msgspec
 
 from colocd.act.adoption import KEPT
 from colocd.act.tools import OVERRIDE, RETRY, brief
+from colocd.asked import Asked
 from colocd.clock import Clock
 from colocd.config import Config
 from colocd.core.need import need
@@ -71,6 +72,7 @@ class Observer:
         self._forecasters = Forecasters(self._traces, clock)
         self._low_since: dict[str, float] = {}
         self._site = SiteWatch(slurm, clock)
+        self._asked = Asked(slurm)
         self._shapes: tuple[tuple[tuple[str, int], ...], LoadedShapes] | None = None
         self._ask_again: float | None = None
 
@@ -146,6 +148,7 @@ class Observer:
             )
             for n in cluster.nodes
         )
+        jobs = self._asked.look(cluster.jobs, cluster.nodes)
         view = View(
             at=now,
             mode=config.mode,
@@ -154,9 +157,9 @@ class Observer:
             policy=config.policy,
             shapes=dict(loaded.shapes),
             nodes=tuple(sorted(nodes, key=lambda n: n.name)),
-            jobs=tuple(sorted(cluster.jobs, key=lambda j: j.order)),
+            jobs=tuple(sorted(jobs, key=lambda j: j.order)),
             facts=memory.facts,
-            services=services + self._wishes(cluster.jobs, handovers, config, now),
+            services=services + self._wishes(jobs, handovers, config, now),
             handovers=tuple(brief(h) for h in handovers),
             gpus=gpus.readings,
             runs=memory.runs,

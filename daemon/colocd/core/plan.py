@@ -164,9 +164,10 @@ def explain(subject: str, view: View, result: Plan) -> list[str]:
         told += [
             f"its load is foreseen so: {s.forecast.basis}" for s in view.services if s.spec.name == name and s.forecast
         ]
-    if kind == "job":
+    if kind == "job" and all(h.service != subject for h in view.handovers):
         left = (refusal(j, view.policy) for j in view.jobs if j.ref == name and (j.request is None or not j.gpus))
         told += [reason for reason in left if reason is not None]
+    if kind == "job":
         land = ground(view)
         if name in land.barred:
             told.append(f"cannot be evicted now: {land.barred[name]}")

@@ -79,6 +79,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     checkpoint: Checkpoint | None = None
     request: Request | None = None
     """The job's own wish for a place; None: it has none, Slurm alone decides."""
+    unplaced: str | None = None
+    """Why coloc leaves a job with such a wish to Slurm, because of what else it asks; None: nothing else is known."""
     uid: int | None = None
     qos: str | None = None
 

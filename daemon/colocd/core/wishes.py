@@ -60,6 +60,8 @@ def refusal(job: Job, policy: Policy) -> str | None:
         )
     if job.checkpoint is not None:
         return "it asks for a place, but it is a batch job in coloc's care (`coloc sbatch`): such jobs have none"
+    if job.unplaced is not None:
+        return job.unplaced
     if job.partition not in policy.online_partitions:
         return f"it asks for a place, but partition {job.partition} is not in policy.online_partitions"
     if job.nodes_requested > 1 and job.gpus_per_node is None:

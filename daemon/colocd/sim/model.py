@@ -62,6 +62,17 @@ class VJob:
             self.shown = self._show()
         return self.shown
 
+    def record(self) -> str:
+        """What else it asks, in scontrol's words, as far as sbatch's options tell it."""
+        options = self.sub.options
+        alone = "NO" if "--exclusive" in options else "OK"
+        told = {
+            "ExcNodeList": option(options, "exclude"),
+            "Features": option(options, "constraint"),
+            "OverSubscribe": alone,
+        }
+        return " ".join([f"JobId={self.ref}", *(f"{key}={value or '(null)'}" for key, value in told.items())])
+
     def _show(self) -> Job:
         sub = self.sub
         ends = self.ended

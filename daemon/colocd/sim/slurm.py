@@ -100,6 +100,10 @@ class VirtualSlurm(Faulty):
         """See `SlurmPort.nodes`."""
         return self._read("nodes", (tuple(names),), lambda: {name: self._node(name).show() for name in names})
 
+    def record(self, ref: str) -> str:
+        """See `SlurmPort.record`."""
+        return self._read("record", (ref,), lambda: "".join(job.record() for job in self._known([ref])))
+
     def topology(self) -> str:
         """See `SlurmPort.topology`: what the test or the simulator gave."""
         return self._read("topology", (), lambda: self.network)

@@ -148,7 +148,7 @@ class CliSlurm:
                 result[row.job.ref] = _masks_in(records[0], row) if len(records) == 1 else None
             alone = [row for row in holding if result[row.job.ref] is None][:MOST_SINGLY]
         for row in alone:
-            result[row.job.ref] = _masks_in(self._record(row), row)
+            result[row.job.ref] = _masks_in(self.record(row.job.ref), row)
         return result
 
     def _remember(self, table: Sequence[rows.Row], masks: Mapping[str, details.Masks | None]) -> None:
@@ -159,10 +159,10 @@ class CliSlurm:
             if (start := rows.start_of(row)) is not None and (mine := masks[row.job.ref]) is not None
         }
 
-    def _record(self, row: rows.Row) -> str:
-        """What scontrol shows for this job alone; empty when it has gone since."""
+    def record(self, ref: str) -> str:
+        """See `SlurmPort.record`."""
         try:
-            return self._shell.ask("scontrol", "-a", "-d", "-o", "show", "job", row.job.ref)
+            return self._shell.ask("scontrol", "-a", "-d", "-o", "show", "job", ref)
         except SlurmRefused:
             return ""
 

@@ -134,6 +134,10 @@ class SlurmPort(Protocol):
         """Read a few nodes, cheaply, in the order of `names`. Raises `SlurmRefused` when one of them does not exist."""
         ...
 
+    def record(self, ref: str) -> str:
+        """What `scontrol -o show job` prints of one job; empty: it has gone."""
+        ...
+
     def topology(self) -> str:
         """What `scontrol show topology` prints: switches and blocks, in lines like topology.conf's; empty: a flat network."""
         ...

@@ -1,5 +1,6 @@
 from tests.slurm.contract.harness import NODES, OTHER, USER, Harness
 
+from colocd.asked import obstacle
 from colocd.core.view import Checkpoint, Held, JobState
 from colocd.sim.program import Program
 
@@ -106,3 +107,13 @@ def test_find_by_token(h: Harness) -> None:
     h.until_state(JobState.DONE, ended)
     assert {job.ref for job in h.slurm.find(token)} == {ended, waiting}
     assert h.slurm.find("[coloc-own key=nobody's]") == ()
+
+
+def test_what_else_a_job_asks(h: Harness) -> None:
+    """Enough of Slurm's own record to know whether coloc could place the job at all."""
+    plain, apart, alone = (
+        h.submit(gpus=1, held=True, options=options) for options in ((), ("--exclude=n2",), ("--exclusive",))
+    )
+    assert obstacle(h.slurm.record(plain), {"h100"}) is None
+    assert "excludes nodes itself (n2)" in (obstacle(h.slurm.record(apart), {"h100"}) or "")
+    assert "alone on its node" in (obstacle(h.slurm.record(alone), {"h100"}) or "")
