@@ -28,8 +28,10 @@ class Answer(NamedTuple):
     solving: float
 
 
-def optimum(land: Ground, specs: list[tuple[ServiceSpec, int]], executable: bool, seconds: float) -> Answer | None:
-    """The cheapest way to place all; None: it cannot be done."""
+def optimum(
+    land: Ground, specs: list[tuple[ServiceSpec, int]], executable: bool, seconds: float, known: float | None = None
+) -> Answer | None:
+    """The cheapest way to place all; None: it cannot be done. `known`: what a plan costs; only cheaper ones are looked for."""
     model = cp_model.CpModel()
     view, victims, free_by_name, costs = land.view, land.victims, land.free, land.costs
     held: dict[str, dict[str, int]] = {}
@@ -75,14 +77,16 @@ def optimum(land: Ground, specs: list[tuple[ServiceSpec, int]], executable: bool
         model.add(sum(group) <= 1)
     for found, (_, many) in zip(served, specs, strict=True):
         model.add(sum(found) == many)
-    model.minimize(sum(round(costs[ref] * MILLI) * var for ref, var in evicted.items()))
-    return _solved(model, seconds)
+    return _solved(model, sum(round(costs[ref] * MILLI) * var for ref, var in evicted.items()), seconds, known)
 
 
 def optimum_group(
-    land: Ground, spec: ServiceSpec, nodes: int, domains: dict[str, str], seconds: float
+    land: Ground, spec: ServiceSpec, nodes: int, domains: dict[str, str], seconds: float, known: float | None = None
 ) -> Answer | None:
-    """The cheapest way to place one replica on so many nodes of one domain (`domains`: by node); None: it cannot be done."""
+    """The cheapest way to place one replica on so many nodes of one domain (`domains`: by node); None: it cannot be done.
+
+    `known`: see `optimum`.
+    """
     model = cp_model.CpModel()
     victims, free_by_name, costs = land.victims, land.free, land.costs
     evicted = {ref: model.new_bool_var(f"v{ref}") for ref in victims}
@@ -111,11 +115,14 @@ def optimum_group(
     for name, var in chosen.items():
         model.add(sum(inside[name]) == nodes * var)
     model.add(sum(chosen.values()) == 1)
-    model.minimize(sum(round(costs[ref] * MILLI) * var for ref, var in evicted.items()))
-    return _solved(model, seconds)
+    return _solved(model, sum(round(costs[ref] * MILLI) * var for ref, var in evicted.items()), seconds, known)
 
 
-def _solved(model: cp_model.CpModel, seconds: float) -> Answer | None:
+def _solved(model: cp_model.CpModel, total: cp_model.LinearExprT, seconds: float, known: float | None) -> Answer | None:
+    """The answer for the least `total`."""
+    model.minimize(total)
+    if known is not None:
+        model.add(total < round(known * MILLI))
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = seconds
     solver.parameters.num_workers = 1
@@ -123,5 +130,5 @@ def _solved(model: cp_model.CpModel, seconds: float) -> Answer | None:
     status = solver.solve(model)
     taken = process_time() - began
     if status == cp_model.INFEASIBLE:
-        return None
+        return None if known is None else Answer(known, taken)
     return Answer(solver.objective_value / MILLI if status == cp_model.OPTIMAL else None, taken)

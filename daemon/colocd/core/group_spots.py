@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from colocd.core.arrays import Bools, Ints
-from colocd.core.domains import Place
+from colocd.core.branch import Asked
+from colocd.core.domains import LARGE, Place
 from colocd.core.ground import Ground
 from colocd.core.joint import Spot, pick
 from colocd.core.openings import allowed, open_keys
@@ -32,8 +33,13 @@ Found = tuple[int, tuple[tuple[Spot, ...], ...]]
 """Key of a group, and its spots by part."""
 
 
-def carried_out(land: Ground, parts: Sequence[Part], place: Place) -> Found:
+def carried_out(asked: Asked, parts: Sequence[Part], place: Place) -> Found:
     """Key and spots of a group. Where nodes of its domain cost the same, it takes those that `pick` likes best."""
+    land = asked.land
+    if len(parts) == 1 and len(place.rows) <= LARGE:
+        plain = _decided(asked, parts[0], place)
+        if plain is not None and plain[0] <= place.way.key:
+            return plain
     members: Bools = np.zeros(len(land.index.nodes), dtype=np.bool_)
     members[place.rows] = True
     jobs = [job for row in place.way.shared if (job := land.index.jobs[row]) is not None]
@@ -44,6 +50,27 @@ def carried_out(land: Ground, parts: Sequence[Part], place: Place) -> Found:
     found = [_paid_once(land, spots) for _, spots in (g for g in tried if g is not None)]
     best = min(found, key=lambda f: f[0], default=None)
     return best if best is not None and best[0] <= place.way.key else _seated(land, parts, place)
+
+
+def _decided(asked: Asked, part: Part, place: Place) -> Found | None:
+    """The nodes that are cheapest once the shared jobs are gone; None: more of them cost the same than are needed."""
+    land, rows = asked.land, place.rows
+    free, masks, jobs = land.contents(rows)
+    costs = np.where(np.isin(jobs, place.way.shared), 0, land.costs_of(rows))
+    keys = asked.least(rows, costs)[0]
+    near = np.flatnonzero(keys <= np.partition(keys, part.nodes - 1)[part.nodes - 1])
+    if len(near) > part.nodes:
+        return None
+    near = near[np.lexsort((land.index.name_rank[rows[near]], keys[near]))]
+    gpus = np.zeros_like(near)
+    for shape, some in land.shapes_of(rows[near]):
+        here = near[some]
+        gpus[some] = asked.search(0, shape).fine(free[here], masks[here], costs[here]).gpus
+    spots = [
+        Spot(row, mask, (), key, waits=False)
+        for row, mask, key in zip(rows[near].tolist(), gpus.tolist(), keys[near].tolist(), strict=True)
+    ]
+    return _paid_once(land, [spots])
 
 
 def _seated(land: Ground, parts: Sequence[Part], place: Place) -> Found:

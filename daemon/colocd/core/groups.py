@@ -148,7 +148,7 @@ def _at(land: Ground, parts: Sequence[Part], closeness: Closeness, only: str | N
     place, near = cheapest(asked, codes, budget)
     if place is None:
         return None, _short(land, parts, closeness, only)
-    found = carried_out(land, parts, place)
+    found = carried_out(asked, parts, place)
     if _over_budget(land, found):
         # Node by node, each victim is counted before the next is chosen.
         ways = [grown(land, parts, np.flatnonzero(codes == code)) for code in near[:MOST_DOMAINS].tolist()]
