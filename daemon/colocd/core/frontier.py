@@ -8,6 +8,7 @@ the size of that array.
 
 from collections.abc import Iterator, Sequence
 from itertools import product
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from colocd.core.arrays import Ints
 from colocd.core.exact import ExactSolver, Option, Picked
 from colocd.core.mixes import Vector
+from colocd.core.relevant import Relevance
 from colocd.core.search import NEVER
 
 MOST_CELLS = 1 << 17
@@ -53,10 +55,10 @@ class Step(NamedTuple):
     old: int
 
 
-def solve(solver: ExactSolver, below: int = NEVER) -> Way | None:
+def solve(solver: ExactSolver, relevance: Relevance, below: int = NEVER) -> Way | None:
     """The cheapest plan that serves most; None: the nodes share too many jobs to look at everything.
 
-    `below`: key of a plan that serves all; what costs no less is left out.
+    `below`: key of a plan that serves all; what costs no less, or by `relevance` can be in no cheaper plan, is left out.
     """
     shared = _shared(solver)
     if max((len(jobs) for jobs in shared.values()), default=0) > MOST_ON_NODE:
@@ -75,9 +77,17 @@ def solve(solver: ExactSolver, below: int = NEVER) -> Way | None:
     frontier: tuple[str, ...] = ()
     trail: list[Step | tuple[int, Ints]] = []
     work = 0
+    shapes, gpus = solver.land.index.shape, [spec.gpus_per_replica for spec in solver.specs]
+    sizes = range(1 + max((table.shape.gpus for table in solver.land.index.tables), default=0))
     for nth, row in enumerate(order):
         fresh = tuple(sorted(set(shared[row]) - set(frontier)))
-        choices = list(_choices(solver, row, shared[row], below))
+        if shared[row]:
+            choices = list(_choices(solver, row, shared[row], below))
+        else:
+            most = min(below, relevance.limit(row, below, int(solver.land.index.tables[int(shapes[row])].shape.gpus)))
+            limits = [relevance.limit(row, below, size) for size in sizes]
+            found = _choices(solver, row, (), most)
+            choices = [c for c in found if c.option.key < limits[sum(map(mul, c.vector, gpus))]]
         best = best.reshape((3,) * len(frontier) + (1,) * len(fresh) + shape)
         work += len(choices) * best.size * 2 ** len(fresh)
         if work > MOST_WORK:
@@ -218,6 +228,8 @@ def _advance(
 def _walk_back(best: Ints, trail: Sequence[Step | tuple[int, Ints]]) -> Way:
     """What each node did on the way to the best state: most replicas in order of priority, then the least cost."""
     reached = np.argwhere(best < NEVER)
+    if not len(reached):  # Some node has to be used, and all of it costs too much.
+        return Way([], (*(0 for _ in best.shape), NEVER))
     vector: Vector = max(tuple(r) for r in reached.tolist())
     score = (*(-count for count in vector), int(best[vector]))
     states: list[int] = []

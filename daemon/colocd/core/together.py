@@ -19,12 +19,14 @@ from colocd.core.relevant import Relevance
 from colocd.core.search import NEVER, Request
 from colocd.core.service import ServiceSpec
 
-MOST_STATES = 512
+MOST_STATES = 4096
 """Combinations of numbers of replicas up to which nodes are combined exactly."""
 FIRST_ROWS = 32
 """Nodes that are combined exactly at first: the most promising of those that may matter."""
 MOST_ROWS = 96
 """Nodes that are combined exactly at last."""
+TRIES = ((103, MOST_ROWS), (112, MOST_ROWS), (None, FIRST_ROWS), (None, MOST_ROWS))
+"""Plans that are looked for: per cent of the bound they may cost (None: less than the one known), and on how many nodes."""
 MOST_TRIES = 96
 """Decisions on jobs on several nodes that are tried."""
 BUDGET = 40_000
@@ -80,33 +82,33 @@ def _together(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
     """The best nodes combined; `best`: what was found one service after the other."""
     relevance = Relevance(land, wants)
     served = all(len(spots) == want.many for spots, want in zip(best.spots, wants, strict=True))
-    done: set[int] = set()
-    # The first round makes the plan cheaper, so that fewer nodes may matter in the second.
-    for most in (FIRST_ROWS, MOST_ROWS):
-        near = relevance.near(best.score[-1] if served else NEVER).tolist()
-        rows = near[:most]
-        if set(rows) <= done:
-            break
-        done = set(rows)
-        solver = ExactSolver(land, wants, sorted(rows))
-        better = _combined(solver, best, served)
-        if better is None and most > FIRST_ROWS:
-            return best._replace(gave_up=relevance.leaves_room(best.score[-1]))
+    many = False
+    # Most plans cost little more than the bound. To look for such a one first is quick, as few nodes may be in it.
+    for percent, most in TRIES if served else ((None, FIRST_ROWS),):
+        known = best.score[-1] if served else NEVER
+        below = known if percent is None else min(known, relevance.bound * percent // 100)
+        if below <= relevance.bound:
+            continue
+        near = relevance.near(below).tolist()
+        many |= percent is not None and len(near) > most
+        if served and many and (percent is not None or most == FIRST_ROWS):
+            continue  # It cannot be proven anyway: look once, at as many nodes as may be.
+        solver = ExactSolver(land, wants, sorted(near[:most]))
+        better = _combined(solver, relevance, best, below)
         if better is None:
             # Nodes that share many jobs: which of these are shared is tried step by step, and nobody knows whether that is best.
-            best = _improve(solver, best)
+            rows = sorted(relevance.near(known).tolist()[:FIRST_ROWS])
+            best = _improve(ExactSolver(land, wants, rows), best)
             return best._replace(gave_up=not served or relevance.leaves_room(best.score[-1]))
         best = better
-        if not served:
-            break
-    left = relevance.near(best.score[-1] if served else NEVER).tolist()
-    cut = not set(left) <= done
-    return best._replace(gave_up=cut and (not served or relevance.leaves_room(best.score[-1])))
+        if len(near) <= most and (best.score[-1] < below or below == known):
+            return best  # Nothing cheaper has a node that was not looked at.
+    return best._replace(gave_up=not served or relevance.leaves_room(best.score[-1]))
 
 
-def _combined(solver: ExactSolver, best: Joint, served: bool) -> Joint | None:
-    """The best plan on the solver's nodes, or `best` if it is no worse; None: the nodes share too many jobs."""
-    way = frontier.solve(solver, best.score[-1] if served else NEVER)
+def _combined(solver: ExactSolver, relevance: Relevance, best: Joint, below: int) -> Joint | None:
+    """The best plan on the solver's nodes that costs less than `below`, else `best`; None: the nodes share too many jobs."""
+    way = frontier.solve(solver, relevance, below)
     if way is None:
         return None
     found = solver.carry_out(way.picked) if way.score < best.score else None
