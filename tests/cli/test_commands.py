@@ -7,6 +7,7 @@ import pytest
 from tests.api.fake_backend import AT, FakeBackend
 from tests.cli.conftest import Coloc, FixedClock
 
+from coloc_cli.array_rows import condensed
 from coloc_cli.commands.queue import window
 from colocd.api.server import ApiServer
 from colocd.core.view import decode_view
@@ -77,6 +78,27 @@ def test_queue(coloc: Coloc, clock: FixedClock) -> None:
 def test_when_a_job_starts(expected: list[float | None] | None, until: float | None, told: str) -> None:
     """Where no valley long enough is foreseen, that is told, and how far one looked: never "now"."""
     assert window(expected, until, AT) == told
+
+
+def test_tasks_that_wait_have_one_line() -> None:
+    def row(ref: str, state: str = "pending", **more: object) -> dict[str, object]:
+        facts = {"ref": ref, "user": "ann", "name": "sweep", "state": state, "gpus": 1, "evictions": 0, "saved": None}
+        return {**facts, "expected": None, "foreseen_until": None, "reason": "waits", **more}
+
+    rows = [
+        row("9"),
+        row("17_0", "running"),
+        row("17_1", evictions=1),
+        *(row(f"17_{n}", expected=[100.0 + n, 900.0 + n], foreseen_until=5000.0) for n in (2, 3, 4, 7)),
+        row("18_5", reason="is released"),
+        row("18_6", expected=[50.0, None]),
+        row("19_1"),
+    ]
+    found = condensed(rows)
+    assert [r["ref"] for r in found] == ["9", "17_0", "17_1", "17_[2-4,7]", "18_[5-6]", "19_1"]
+    assert (found[3]["expected"], found[3]["foreseen_until"], found[3]["reason"]) == ([102.0, 907.0], 5000.0, "waits")
+    assert (found[4]["expected"], found[4]["reason"]) == ([50.0, None], "the first: is released")
+    assert len(condensed(row(f"5_{n}") for n in range(10_000))) == 1
 
 
 def test_queue_of_oneself(coloc: Coloc) -> None:

@@ -4,6 +4,7 @@ import click
 
 from coloc_cli import output
 from coloc_cli.app import App, json_option, pass_app, shared_options
+from coloc_cli.array_rows import condensed
 from coloc_cli.words import span
 
 TITLES = ("JOBID", "USER", "NAME", "STATE", "GPUS", "EV", "SAVED", "STARTS", "REASON")
@@ -12,14 +13,16 @@ TITLES = ("JOBID", "USER", "NAME", "STATE", "GPUS", "EV", "SAVED", "STARTS", "RE
 @click.command()
 @click.option("-u", "--user", metavar="NAME[,NAME]", help="Only jobs of these users.")
 @click.option("--me", is_flag=True, help="Only your own jobs.")
+@click.option("-r", "--array", is_flag=True, help="A line for each task of an array, also of those that wait.")
 @json_option
 @shared_options
 @pass_app
-def command(app: App, user: str | None, me: bool, as_json: bool) -> None:
+def command(app: App, user: str | None, me: bool, array: bool, as_json: bool) -> None:
     """Batch jobs in coloc's care, like squeue.
 
     EV: how often it was evicted. SAVED: how long ago its last checkpoint was. STARTS: in how long it is expected to start
-    (10m-2h; >24h: no valley long enough for it is foreseen in the next 24 hours; ?: cannot be foreseen).
+    (10m-2h; >24h: no valley long enough for it is foreseen in the next 24 hours; ?: cannot be foreseen). Tasks of an array that
+    wait have one line, as in squeue; --json has them all.
     """
     with app.client() as client:
         jobs = client.queue()
@@ -42,7 +45,7 @@ def command(app: App, user: str | None, me: bool, as_json: bool) -> None:
             window(job.get("expected"), job.get("foreseen_until"), now),
             job.get("reason") or "-",
         )
-        for job in jobs
+        for job in (jobs if array else condensed(jobs))
     ]
     output.show(TITLES, rows, right="JOBID GPUS EV")
 

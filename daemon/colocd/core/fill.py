@@ -209,8 +209,9 @@ class _Filling:
         gpus, nodes = per_node(job), job.nodes_requested
         what = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else f"{cpus_per_node(job)} CPUs"
         where = f"no {nodes} nodes have {what} each" if nodes > 1 else f"no node has {what}"
+        stay = "stays" if gpus == 1 and nodes <= 1 else "stay"
         text = (
-            f"waits: {where} that stay free for the {until:.0f} s it needs to do useful work;"
+            f"waits: {where} that {stay} free for the {until:.0f} s it needs to do useful work;"
             f" {self._kept_gpus[until]} free GPUs are kept for services{told}"
         )
         if self._reserved is None and self._tried < TRIED:
