@@ -148,6 +148,7 @@ def main() -> NoReturn:
     """Console script `coloc`."""
     if "_COLOC_COMPLETE" in os.environ:
         cli.main(prog_name="coloc")
+    output.settle()
     sys.exit(run(sys.argv[1:]))
 
 

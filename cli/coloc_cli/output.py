@@ -16,6 +16,27 @@ UNKNOWN = "?"
 """How an unknown value (None) is shown; nothing at all is shown as `-`."""
 
 
+PLAIN = dict(zip("█▇▆▅▄▃▂▁▒░…", "######__:.~", strict=True))
+"""What stands for signs that a terminal cannot show; for all others it is `?`."""
+
+
+def settle() -> None:
+    """Make stdout and stderr take every text, whatever the terminal's encoding is."""
+    import codecs
+    import io
+
+    codecs.register_error("coloc", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="coloc")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
 def say(text: str) -> None:
     """Print a line on stdout."""
     print(text)
@@ -44,7 +65,8 @@ def as_json(value: Any) -> None:
     """Print a value as JSON for programs."""
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 def terminal_width() -> int | None:
