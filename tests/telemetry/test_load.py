@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from colocd.core.service import Capacity, Load, Measure, Ready, ServiceSpec
 from colocd.core.view import Reading, Replica, ReplicaState
-from colocd.telemetry.load import Answer, LoadReader, ServiceLoad
+from colocd.telemetry.load import Answer, Key, LoadReader, ServiceLoad
 from colocd.telemetry.scrape import Failure
 from colocd.telemetry.serving import ServingSample
 from colocd.telemetry.targets import fill_url, load_targets, ready_urls
@@ -64,6 +64,20 @@ def test_no_partial_sum(part: Answer, reason: str) -> None:
     (problem,) = found.problems
     assert problem.startswith("service chat: load of replica 1 is unknown: ")
     assert reason in problem
+
+
+def test_many_silent_replicas_are_few_sentences() -> None:
+    """A network that fails must not bury everything else that `coloc status` tells."""
+    mine = [replica(slot) for slot in range(60)]
+    dead: dict[Key, Answer] = {("chat", slot): Failure("no connection: refused", 0.0) for slot in (*range(40), 59)}
+    slow: dict[Key, Answer] = {("chat", slot): Failure("no whole answer within 2 s", 0.0) for slot in range(40, 50)}
+    odd: dict[Key, Answer] = {("chat", slot): Failure(f"answers {slot}", 0.0) for slot in range(50, 59)}
+    assert LoadReader().read(spec(), mine, {**dead, **slow, **odd}).problems == (
+        "service chat: load of replicas 0-39,59 is unknown: no connection: refused",
+        "service chat: load of replicas 40-49 is unknown: no whole answer within 2 s",
+        "service chat: load of replica 50 is unknown: answers 50",
+        "service chat: load of 8 more replicas is unknown, for other reasons",
+    )
 
 
 def test_an_answer_that_is_missing_is_unknown() -> None:

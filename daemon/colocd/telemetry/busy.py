@@ -10,7 +10,7 @@ from coloc_topology.shape import bits
 from colocd.core.readings import NodeReadings
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Reading, Replica, ReplicaState
-from colocd.telemetry.load import ServiceLoad
+from colocd.telemetry.load import ServiceLoad, not_ready, silences
 
 
 def busy_load(spec: ServiceSpec, replicas: Iterable[Replica], nodes: Mapping[str, NodeReadings]) -> ServiceLoad:
@@ -21,10 +21,9 @@ def busy_load(spec: ServiceSpec, replicas: Iterable[Replica], nodes: Mapping[str
     mine = [replica for replica in replicas if replica.service == spec.name]
     values: dict[int, float | None] = {}
     times: list[float] = []
-    problems: list[str] = []
+    silent: list[int] = []
     missing = not any(replica.state is ReplicaState.READY for replica in mine)
-    if missing:
-        problems.append(f"service {spec.name}: no replica is ready, so its load cannot be read")
+    problems = [not_ready(spec.name)] if missing else []
     for replica in mine:
         reads = [(nodes.get(name), gpus) for name, gpus in replica.places.items()]
         shares = [
@@ -38,8 +37,9 @@ def busy_load(spec: ServiceSpec, replicas: Iterable[Replica], nodes: Mapping[str
             times += [read.at for read, _ in reads if read is not None]
         elif replica.state is ReplicaState.READY:
             missing = True
-            why = "there is no fresh reading of its GPUs"
-            problems.append(f"service {spec.name}: load of replica {replica.slot} is unknown: {why}")
+            silent.append(replica.slot)
         values[replica.slot] = value
+    if silent:
+        problems += silences(spec.name, {"there is no fresh reading of its GPUs": silent})
     known = [value for value in values.values() if value is not None]
     return ServiceLoad(None if missing else Reading(math.fsum(known), min(times)), values, tuple(problems))

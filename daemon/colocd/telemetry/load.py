@@ -6,6 +6,7 @@ from typing import assert_never
 
 import msgspec
 
+from coloc_topology.shape import idx
 from colocd.core.service import Measure, ServiceSpec
 from colocd.core.view import Reading, Replica, ReplicaState
 from colocd.telemetry.meter import Meter, Metered
@@ -15,6 +16,8 @@ from colocd.telemetry.targets import per_replica
 
 Answer = ServingSample | Failure
 Key = tuple[str, int | None]
+REASONS = 3
+"""Sentences about the silent replicas of one service: a network that fails must not bury everything else."""
 WHOLE = -1
 """Stands for the whole service where slots are keys."""
 
@@ -36,6 +39,25 @@ class ServiceLoad(msgspec.Struct, frozen=True):
     """The load's components that are known of all ready replicas: `concurrency`, `prompt`, `generation` (tokens/s)."""
     sharing: int = 0
     """A load read as a whole: ready replicas that share it evenly, as far as one can tell; 0: one cannot (some come or go)."""
+
+
+def not_ready(service: str) -> str:
+    """The sentence for a service of which no replica is ready."""
+    return f"service {service}: no replica is ready, so its load cannot be read"
+
+
+def silences(service: str, silent: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """A sentence for each reason why ready replicas (slots) tell no load, the commonest first; few, however many they are."""
+    told = []
+    for why, slots in sorted(silent.items(), key=lambda found: (-len(found[1]), found[1]))[:REASONS]:
+        who = f"replica {slots[0]}" if len(slots) == 1 else f"replicas {idx(sum(1 << slot for slot in slots))}"
+        told.append(f"service {service}: load of {who} is unknown: {why}")
+    left = sum(map(len, silent.values())) - sum(map(len, sorted(silent.values(), key=len, reverse=True)[:REASONS]))
+    return (
+        (*told, f"service {service}: load of {left} more replicas is unknown, for other reasons")
+        if left
+        else tuple(told)
+    )
 
 
 class LoadReader:
@@ -63,11 +85,9 @@ class LoadReader:
         values: dict[int, float | None] = {}
         meters: dict[int, Metered] = {}
         times: list[float] = []
-        problems: list[str] = []
+        silent: dict[str, list[int]] = {}
         ready = {replica.slot for replica in mine if replica.state is ReplicaState.READY}
         missing = not ready
-        if missing:
-            problems.append(f"service {spec.name}: no replica is ready, so its load cannot be read")
         for replica in mine:
             if replica.state in (ReplicaState.PLACING, ReplicaState.GONE):
                 values[replica.slot] = None
@@ -83,11 +103,12 @@ class LoadReader:
                 times.append(answer.at)
             elif replica.slot in ready:
                 missing = True
-                problems.append(f"service {spec.name}: load of replica {replica.slot} is unknown: {why}")
+                silent.setdefault(why, []).append(replica.slot)
+        problems = silences(spec.name, silent) if ready else (not_ready(spec.name),)
         idle = frozenset(slot for slot, meter in meters.items() if _idle(meter))
         known = [value for value in values.values() if value is not None]
         reading = None if missing else Reading(math.fsum(known), min(times))
-        return ServiceLoad(reading, values, tuple(problems), idle, meters, _parts(meters, ready))
+        return ServiceLoad(reading, values, problems, idle, meters, _parts(meters, ready))
 
     def forget(self, service: str) -> None:
         """Drop what is remembered of a removed service."""
