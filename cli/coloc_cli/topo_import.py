@@ -16,6 +16,7 @@ from coloc_topology.nvml_shape import order_from_files, shape_from_nvml
 from coloc_topology.slurm_nodes import read_conf_nodes
 from coloc_topology.smi_write import write_topo
 from coloc_topology.source import Source, kind_of
+from coloc_topology.subsets import MAX_GPUS
 from colocd.errors import BadFile, BadRequest
 from colocd.shapes import SLURM_CONF
 
@@ -131,6 +132,8 @@ def _tell(options: Options, source: Source, names: tuple[str, ...], gpus: int, *
         notes.append("its NVLink domain counts only for the node of the dump; import one dump for each node")
     if not compared:
         notes.append("there is no gres.conf to compare the order with (--gres-conf); PCI order is assumed")
+    if gpus > MAX_GPUS:
+        notes.append(f"colocd does not use it: {gpus} GPUs, and at most {MAX_GPUS} a node are supported")
     for note in notes:
         output.warn(f"coloc: {output.clean(options.file)}: {output.clean(note)}")
     output.warn(f"coloc: {gpus} GPUs for {fold(names)}")

@@ -178,6 +178,14 @@ def test_damaged_files(coloc: Coloc, tmp_path: Path, junk: bytes, file: Path, da
     assert "\x1b" not in said.out
 
 
+def test_a_server_that_is_too_large_is_imported_and_told(coloc: Coloc, tmp_path: Path) -> None:
+    rows = [[f"GPU{i}", *("X" if i == j else "SYS" for j in range(17))] for i in range(17)]
+    table = [["", *(row[0] for row in rows), "CPU Affinity"], *rows]
+    (tmp_path / "big").write_text("".join("\t".join(row) + "\n" for row in table))
+    said = coloc("topo", "import", str(tmp_path / "big"), "--nodes", "n1", "--order", ",".join(map(str, range(17))))
+    assert (said.code, "colocd does not use it: 17 GPUs, and at most 16" in said.err) == (0, True)
+
+
 def test_what_joins_nodes(coloc: Coloc, tmp_path: Path) -> None:
     """topology.conf, topology.yaml, and what `scontrol show topology` prints."""
     shown = tmp_path / "shown"
