@@ -32,8 +32,9 @@ def run_backtest(
     if first + ahead > len(series.values):
         lasts = len(series.values) * step
         raise BadRequest(
-            f"{file} holds {lasts / DAY:.1f} days, too few for {train / DAY:.3g} days of training and a horizon",
-            "choose a shorter --train, or a longer history",
+            f"{file} holds {lasts / DAY:.1f} days, too few for {train / DAY:.3g} days of training and "
+            f"{horizon / DAY:.3g} days of horizon",
+            "choose a shorter --train or --horizon, or a longer history",
         )
     calendar = site_calendar(timezone, (), series.start, series.start + len(series.values) * step)
     bins = Bins(start=series.start, step=step, calendar=calendar)

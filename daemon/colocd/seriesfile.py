@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
 
 from colocd.core.foresight.calendar import Floats
 from colocd.errors import BadFile
+from colocd.site import find_zone
 
 MAX_BINS = 1_000_000
 """Bins of the largest grid that is made: ten minutes for 19 years."""
@@ -47,7 +47,8 @@ def read_series(path: Path, column: str, time: str | None, step: float, zone: st
 
     Times are ISO 8601 or day.month.year (with a zone, or in `zone`; UTC if None), or numbers: Unix seconds or milliseconds by
     their size, seconds from some start, or 0, 1, 2, … for steps. Rows may come in any order; several in one bin are averaged.
-    Values that are no number, infinite or negative are holes. Raises `BadFile` when the file or a column cannot be read.
+    Values that are no number, infinite or negative are holes. Raises `BadFile` when the file or a column cannot be read,
+    `BadRequest` when there is no such zone.
     """
     names, rows, comma = _rows(path)
     if column not in names:
@@ -68,6 +69,10 @@ def read_series(path: Path, column: str, time: str | None, step: float, zone: st
     if huge:
         values = np.where(values > MAX_LOAD, np.nan, values)
         notes.append(f"{huge} values above {MAX_LOAD:g} are read as holes")
+    if np.isnan(values).all():
+        raise BadFile(
+            f"column {column!r} of {path} holds no loads: {'; '.join(notes)}", "name a column of loads with --column"
+        )
     times, used = _times(path, names, rows, time, step, zone, column)
     if times is None:
         if used is not None:
@@ -77,9 +82,11 @@ def read_series(path: Path, column: str, time: str | None, step: float, zone: st
     if bad:
         notes.append(f"{bad} rows without a readable time are left out")
     grid, start = _grid(path, times, values, step)
-    empty = float(np.isnan(grid).mean())
+    empty = 1 - len(np.unique(np.floor(times[np.isfinite(times)] / step + 1e-9))) / len(grid)
     if empty > 0.5:
-        notes.append(f"{empty:.0%} of the bins are empty: the rows are farther apart than --step")
+        notes.append(
+            f"{empty:.0%} of the bins have no row: the rows are farther apart than --step, or many are missing"
+        )
     return Series(values=grid, start=start, step=step, time=used, notes=tuple(notes))
 
 
@@ -100,6 +107,8 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]], bool]:
     except Exception as error:  # zlib.error has no common base with the others
         raise BadFile(f"{path} cannot be unpacked: {error}", "copy the file again") from None
     lines = text.splitlines()
+    while lines and not lines[0].strip():
+        del lines[0]
     if not lines:
         raise BadFile(f"{path} is empty", "name a CSV file with a header")
     delimiter = max(",;\t", key=lines[0].count)
@@ -175,7 +184,7 @@ def _scaled(numbers: Floats, name: str, step: float) -> Floats:
 
 
 def _iso(zone: str | None) -> Callable[[str], float]:
-    local = ZoneInfo(zone) if zone is not None else UTC
+    local = find_zone(zone) if zone is not None else UTC
 
     def read(text: str) -> float:
         try:

@@ -113,3 +113,34 @@ def test_no_scale_takes_part_with_more_than_the_roof() -> None:
     _, mixed, _, each = margins.predict(middle, scales, roof, phase)
     assert each.max() <= 30.0
     assert mixed.max() <= 30.0
+
+
+@pytest.mark.parametrize("factor", [30, 1e7])
+def test_one_wrong_reading_is_not_remembered(factor: float) -> None:
+    """The bin itself is no target of the origins, six bins apart."""
+    days = np.arange(14 * 144) / 144
+    values = tide(days) * np.exp(0.05 * np.random.default_rng(1).standard_normal(len(days)))
+    spiked = values.copy()
+    spiked[1201] *= factor
+    grid = Bins(start=20_000 * DAY, step=600.0)
+    clean, found = (backtest(v, grid, 6, 7 * 144, 6).score for v in (values, spiked))
+    assert clean.wape is not None
+    assert clean.pinball95_pct is not None
+    assert (found.wape or 1.0) < 1.3 * clean.wape
+    assert (found.pinball95_pct or 99.0) < 1.4 * clean.pinball95_pct
+
+
+def test_a_true_jump_is_believed_at_its_second_value() -> None:
+    values = np.full(20 * 24, 5.0)
+    values[300:] = 500.0
+    foreseer = Foreseer(Bins(start=20_000 * DAY, step=3600.0), (1,), (0.5, 0.95))
+    foreseer.extend(values[:302])
+    assert foreseer.past.filled.span(300, 302).tolist() == [50.0, 500.0]
+
+
+def test_misses_of_daily_means_come_one_by_one() -> None:
+    """A day ahead is one bin: what is missed is known at the next, and margins answer it."""
+    rng = np.random.default_rng(3)
+    values = 100 * np.exp(0.1 * rng.standard_normal(400))
+    found = backtest(values, Bins(start=20_000 * DAY, step=DAY), 1, 28, 1)
+    assert 0.94 <= (found.score.coverage95 or 0.0) <= 0.965

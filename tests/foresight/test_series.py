@@ -118,3 +118,26 @@ def test_local_time_over_the_change_of_the_clock() -> None:
     assert bins.free_day(bins.place(eight)[0]).tolist() == [False, True, True, True, False, False, False, False]
     with pytest.raises(ColocError):
         site_calendar("Nowhere", (), 0, 1)
+
+
+def test_an_unknown_zone_is_a_bad_request(tmp_path: Path) -> None:
+    path = file(tmp_path, "time,load\n2026-03-01T00:00:00,1\n2026-03-01T00:10:00,2\n")
+    with pytest.raises(BadRequest, match="no time zone 'Mars/Base'"):
+        read_series(path, "load", None, 600, "Mars/Base")
+
+
+@pytest.mark.parametrize(("value", "why"), [("-3", "2 negative"), ("1e300", "2 values above")])
+def test_a_column_without_a_load_is_refused_with_the_reason(tmp_path: Path, value: str, why: str) -> None:
+    path = file(tmp_path, f"t_s,load\n0,{value}\n600,{value}\n")
+    with pytest.raises(BadFile, match=why):
+        read_series(path, "load", None, 600)
+
+
+def test_rows_without_a_value_are_not_said_to_be_far_apart(tmp_path: Path) -> None:
+    rows = "\n".join(f"{600 * i},{'' if i % 4 else 1}" for i in range(40))
+    assert not read_series(file(tmp_path, f"t_s,load\n{rows}\n"), "load", None, 600).notes
+    assert "no row" in read_series(file(tmp_path, f"t_s,load\n{rows}\n"), "load", None, 60).notes[0]
+
+
+def test_empty_lines_before_the_header_are_skipped(tmp_path: Path) -> None:
+    assert len(read_series(file(tmp_path, "\n \nt_s,load\n0,1\n600,2\n"), "load", None, 600).values) == 2

@@ -22,6 +22,8 @@ LONG = 7.0
 HOUR = 3600.0
 ROOF = 1.3
 """No quantile exceeds the highest load ever seen by more than this factor."""
+WILD = 10.0
+"""A value above so many times the highest before is learned as so much, until the next is as high: it may be a wrong reading."""
 
 
 class Foreseer:
@@ -67,7 +69,8 @@ class Foreseer:
         self._phase = np.full((self._phases, h), np.nan)
         self._slot = np.full((season + 1, h), np.nan)
         self._recent_keep = 0.5 ** (1 / max(2.0, season / 24))
-        self._top = self._peak = 0.0
+        self._top = self._peak = self._highest = 0.0
+        self._wild = False
         self._long, self._long_weight = 0.0, 0.0
         self._long_keep = 0.5 ** (1 / (LONG * season))
 
@@ -80,7 +83,7 @@ class Foreseer:
     def extend(self, values: Floats) -> None:
         """Append measured values (nan: a hole), foresee from each of them, and learn from what came true."""
         a = self.past.n
-        self.past.extend(values)
+        self.past.extend(self._tamed(values))
         self._learn_after(np.arange(a, self.past.n))
         self.past.forget()
         for track in (
@@ -95,6 +98,20 @@ class Foreseer:
             self._each,
         ):
             track.forget(self.past.n - int(self.ahead.max()) - 1)
+
+    def _tamed(self, values: Floats) -> Floats:
+        """Values without single wild ones: the errors of one at 10,000 times the load would be remembered for weeks."""
+        found = values.copy()
+        for i, v in enumerate(values.tolist()):
+            if v != v:
+                continue
+            wild = 0 < WILD * self._highest < v
+            if wild and not self._wild:
+                found[i] = WILD * self._highest
+            else:
+                self._highest = max(self._highest, v)
+            self._wild = wild
+        return found
 
     def _learn_after(self, bins: Ints) -> None:
         self._predict(bins)

@@ -50,6 +50,7 @@ class Margins:
         self._up = self.q > 0.5
         self._aim = np.where(self._up, self.q + np.minimum(SAFE, (1 - self.q) / 2), self.q)
         shape = (len(quantiles), len(ahead))
+        far = np.clip(ahead / LAG, 1.0, np.maximum(1.0, ahead * season))  # no more misses in a row than bins ahead
         self._season, self._phases = season, phases
         self._scores = np.full((max(200, WINDOW * season), len(ahead), SCALES), np.nan)
         self._at = self._fitted = 0
@@ -58,8 +59,8 @@ class Margins:
         self._owed_phase = np.zeros((len(quantiles), phases, len(ahead)))
         self._slow = np.zeros(shape)
         often = np.sqrt(self.q * (1 - self.q) / (0.95 * 0.05))
-        self._unit = DEBT * np.maximum(often, 1.0)[:, None] * np.maximum(ahead / LAG, 1.0)
-        self._gain = (GAIN * np.minimum(1.0, LAG / ahead) ** 2)[None, None]
+        self._unit = DEBT * np.maximum(often, 1.0)[:, None] * far
+        self._gain = (GAIN / far**2)[None, None]
         self._races = Race(shape, SCALES)
         self._memory = 0.5 ** (1 / (np.maximum(MEMORY, RUNS * ahead) * season))[:, None]
         thumb = np.array([_Z[q] for q in quantiles])[:, None] * (0.1 + 0.4 * (1 - np.exp(-12 * ahead)))
