@@ -183,20 +183,27 @@ def _legend(canvas: Canvas, told: dict[str, Any]) -> None:
             x += 24 + LETTER * len(words) + 16
 
 
+def _offset(time: float) -> float:
+    """Seconds by which the local clock is ahead of UTC."""
+    ahead = dt.datetime.fromtimestamp(time, tz=dt.UTC).astimezone().utcoffset()
+    return 0.0 if ahead is None else ahead.total_seconds()
+
+
 def ticks(first: float, last: float) -> list[tuple[float, str]]:
     """Round local times between two others, and how they are written: midnights by their day."""
     step = next((s for s in TICKS if (last - first) / s <= MOST_TICKS), TICKS[-1])
-    offset = dt.datetime.fromtimestamp(first, tz=dt.UTC).astimezone().utcoffset() or dt.timedelta()
-    shift = offset.total_seconds()
-    found = []
-    time = math.ceil((first + shift) / step) * step - shift
-    while time <= last:
+    found: list[tuple[float, str]] = []
+    wall = (
+        math.ceil((first + _offset(first)) / step) * step
+    )  # seconds on the local clock, which may be put forward or back
+    while (time := wall - _offset(wall - _offset(wall))) <= last:
         when = dt.datetime.fromtimestamp(time, tz=dt.UTC).astimezone()
         form = (
             "%a %d %b" if (when.hour, when.minute, when.second) == (0, 0, 0) else "%H:%M" if step >= 60 else "%H:%M:%S"
         )
-        found.append((time, when.strftime(form)))
-        time += step
+        if not found or time > found[-1][0]:
+            found.append((time, when.strftime(form)))
+        wall += step
     return found
 
 

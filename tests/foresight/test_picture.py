@@ -90,3 +90,7 @@ def test_times_are_round_and_local(berlin: None) -> None:
     assert len(found) <= 13
     assert dict(ticks(day + 3601, day + 3661))[day + 3605] == "01:00:05"
     assert ticks(day, day) == [(day, "Mon 01 Jun")]
+    spring = 1_774_738_800.0  # midnight of 29 March 2026; at 2 the clocks are put forward
+    words = [word for _, word in ticks(spring - 86_400, spring + 2 * 86_400)]
+    assert words == ["Sat 28 Mar", *["06:00", "12:00", "18:00"], "Sun 29 Mar", *["06:00", "12:00", "18:00"],
+                     "Mon 30 Mar", *["06:00", "12:00", "18:00"], "Tue 31 Mar"]  # fmt: skip
