@@ -211,3 +211,58 @@ def test_corrected_lines_are_right(server: str, data: st.DataObject) -> None:
         assert ("Links=" in correction.lines) == (
             release == OLD and server in ("quads", "quads_swapped", "dgx1", "bridges")
         )
+
+
+def test_autodetect_and_more_gpus_than_the_server_has() -> None:
+    """nvidia-smi's matrix of 4 GPUs, 8 in gres.conf, and slurmd looks for itself."""
+    facts = read_source((DATA / "nvidia-smi/polaris_4xA100_nv4_reversed_numa.txt").read_text(), "smi")
+    conf = read_gres_conf("NodeName=n1 AutoDetect=nvml Name=gpu File=/dev/nvidia[0-7] Links=-1\n", [])
+    report = check(conf, {"n1": SlurmNode((("", 8),), 2, 8)}, {"n1": facts}, OLD)
+    assert ("error", "count") in codes(report)
+    assert report.corrections == ()
+
+
+WORDS = {
+    "NodeName": ["n1", "n[1-3]", "n2"],
+    "AutoDetect": ["off", "nvml", "rsmi"],
+    "Type": ["h100", "H100", "a"],
+    "File": ["/dev/nvidia0", "/dev/nvidia[0-3]", "/dev/nvidia[0-7]", "/dev/dri/card1"],
+    "Cores": ["0-7", "8-15", "0-3,8-11", "0-63"],
+    "Links": ["-1,1,1,1,1,1,1,1", "4,4,4,-1,0,0,0,0", "-1", "0,0,0,0"],
+    "Count": ["1", "4", "8"],
+}
+LINES = st.lists(
+    st.fixed_dictionaries(
+        {"Name": st.just("gpu")}, optional={key: st.sampled_from(words) for key, words in WORDS.items()}
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lines=LINES,
+    server=st.sampled_from(
+        ["nvml/quads.json", "nvml/flat.json", "nvidia-smi/pcie_2x5090_phb.txt", "nvidia-smi/hgx_a100_8xA100_4nic.txt"]
+    ),
+    release=st.sampled_from([None, OLD, NEW]),
+    node=st.sampled_from([NODE, SlurmNode((("a", 4), ("b", 4)), 2, 8), SlurmNode(), SlurmNode((("", 4),))]),
+)
+def test_any_lines_are_checked(
+    lines: list[dict[str, str]], server: str, release: tuple[int, int] | None, node: SlurmNode
+) -> None:
+    """Whatever combination of words a site has, there are findings or an error with its place, and nothing else."""
+    order = ("NodeName", "AutoDetect", "Name")
+    text = "".join(
+        " ".join(f"{key}={line[key]}" for key in sorted(line, key=lambda k: (k not in order, k))) + "\n"
+        for line in lines
+    )
+    complaints: list[TopologyError] = []
+    try:
+        conf = read_gres_conf(text, complaints)
+        report = check(conf, {"n1": node}, {"n1": read_source((DATA / server).read_text(), "x")}, release, complaints)
+    except TopologyError:
+        return
+    for correction in report.corrections:
+        assert read_gres_conf(correction.lines).names

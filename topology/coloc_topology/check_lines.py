@@ -34,7 +34,7 @@ def right_order(s: Subject) -> tuple[Shape, list[str], list[str]] | None:
             return None
         order = list(pci_order(source.facts))
         file = {gpu.index: f"/dev/nvidia{gpu.minor}" for gpu in source.facts.gpus}
-    elif now is not None and s.gpus and None not in s.files:
+    elif now is not None and len(now) == len(s.files) and s.gpus and None not in s.files:
         order, file = list(now), {nvml: str(name) for nvml, name in zip(now, s.files, strict=True)}
     else:
         return None
