@@ -145,6 +145,14 @@ def test_answers_that_are_not_metrics(body: bytes) -> None:
     assert sample.reasons["running"]
 
 
+@pytest.mark.parametrize("kind", ["application/openmetrics-text; version=1.0.0", "text/html", "application/json", "x"])
+def test_the_text_counts_and_not_what_it_is_called(kind: str) -> None:
+    with serving(answer(GOOD, "200 OK", f"Content-Type: {kind}")) as url:
+        sample = read(url)
+    assert isinstance(sample, ServingSample)
+    assert sample.running == 2.0
+
+
 @pytest.mark.parametrize("behave", [hang, drip_head, drip_body])
 def test_slow_answers_are_cut_off(behave: Callable[[socket.socket, threading.Event], None]) -> None:
     with serving(behave) as url:
