@@ -1,12 +1,14 @@
 """The planner against the proven optimum (OR-tools CP-SAT) on random clusters: make bench-optimum
 
-    python bench/bench_optimum.py [--instances 40] [--large 6] [--seed 1] [--kinds one,joint] [--json FILE]
+    python bench/bench_optimum.py [--instances 40] [--large 6] [--seed 1] [--kinds one,joint] [--limit 60] [--cut]
+        [--json FILE]
 
 On 3 to 8 nodes of every shape, `--instances` each:
 one: one replica. joint: several of two services, jobs on one node each. wide: the same, a third of the jobs on two nodes.
 nodes: one replica on two or three nodes, a third of the jobs on two nodes.
-On as many nodes as the name says, `--large` each: hundred: eight of each of two services on 100 nodes. one-N, joint-N (four of
-each of two services), nodes-N (one replica on four nodes of one leaf of 32 nodes, a tenth of the jobs on two nodes): on N nodes.
+On as many nodes as the name says, `--large` each: hundred: eight of each of two services on 100 nodes. four: four of each of four
+services on 60 nodes. one-N, joint-N (four of each of two services), nodes-N (one replica on four nodes of one leaf of 32 nodes, a
+tenth of the jobs on two nodes): on N nodes.
 Ratio: planner's cost / least cost of any plan that can be carried out (one handover a node at a time). `free`: against the
 least cost if any number of handovers could run on a node at once (small clusters only).
 Times: the planner's from an index that is up to date, as in a cycle: costs as of now, then the choice (median of 5); CP-SAT's
@@ -47,7 +49,7 @@ LARGE_LIMIT = 60.0
 LEVELS = {"pairs": ("NVLINK", "NODE"), "flat": ("PIX", "NODE"), "cube": ("NVLINK", "NVLINK_PARTIAL")}
 LARGE_SHAPES = ("cube", "pairs", "quads", "switch")
 SMALL = ("one", "joint", "wide", "nodes")
-LARGE = ("hundred", *(f"{what}-{nodes}" for nodes in (1000, 4000) for what in ("one", "joint", "nodes")))
+LARGE = ("hundred", "four", *(f"{what}-{nodes}" for nodes in (1000, 4000) for what in ("one", "joint", "nodes")))
 LEAF = 32
 """Nodes of a leaf of a large cluster."""
 
@@ -63,15 +65,15 @@ def made(kind: str, shape: str, seed: int) -> tuple[View, list[tuple[ServiceSpec
     sizes = (1, 2, 4) if gpus <= 8 else (2, 4, 8)
     levels = LEVELS.get(shape, ("NVLINK",))
     wants = []
-    for name in ("a", "b") if what in ("joint", "wide", "hundred") else ("a",):
+    for name in "abcd"[: {"joint": 2, "wide": 2, "hundred": 2, "four": 4}.get(what, 1)]:
         wanted, level = min(gpus, rng.choice(sizes)), rng.choice(levels)
         best = fit_table(SHAPES[shape]).best(SHAPES[shape].all, wanted)
         if best is None or best.level < Level[level]:
             level = levels[-1]  # No node of this shape could ever hold it.
         spec = service(name, wanted, level).spec
-        many = {"one": 1, "hundred": 8, "nodes": rng.randint(2, 3) if small else 4}.get(what)
+        many = {"one": 1, "hundred": 8, "four": 4, "nodes": rng.randint(2, 3) if small else 4}.get(what)
         wants.append((spec, many if many is not None else rng.randint(1, 4) if small else 4))
-    nodes = rng.randint(3, 8) if small else 100 if what == "hundred" else int(size)
+    nodes = rng.randint(3, 8) if small else {"hundred": 100, "four": 60}.get(what) or int(size)
     wide = {"wide": 0.33, "nodes": 0.33 if small else 0.1}.get(what, 0.0)
     view = full(
         nodes, rng.randrange(1 << 30), shape=shape, sizes=(1, 1, 2, 2, 4, gpus), idle=rng.choice((0.0, 0.1)) if small else 0.0,
@@ -162,7 +164,8 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=6, help="of each kind on large clusters")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--kinds", default="one,joint,wide,nodes,hundred,one-1000,joint-1000,nodes-1000,one-4000,joint-4000,nodes-4000"
+        "--kinds",
+        default="one,joint,wide,nodes,hundred,four,one-1000,joint-1000,nodes-1000,one-4000,joint-4000,nodes-4000",
     )
     parser.add_argument(
         "--limit", type=float, help="seconds for a proof on large clusters, on the clock", default=LARGE_LIMIT

@@ -58,7 +58,7 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
             notes += told
             placed[ask.spec.name] = len(spots)
         if joint.gave_up:
-            text = "replicas were placed one service after the other; cheaper ways to place them together were not all tried"
+            text = "cheaper ways to place replicas together were not all tried: one may cost over 2 % less"
             notes.append(Note(subject="coloc", text=text))
     actions += groups.actions
     notes += groups.notes
