@@ -115,15 +115,14 @@ def test_no_scale_takes_part_with_more_than_the_roof() -> None:
     assert mixed.max() <= 30.0
 
 
-@pytest.mark.parametrize("factor", [30, 1e7])
-def test_one_wrong_reading_is_not_remembered(factor: float) -> None:
+def test_one_wrong_reading_is_not_remembered() -> None:
     """The bin itself is no target of the origins, six bins apart."""
-    days = np.arange(14 * 144) / 144
+    days = np.arange(28 * 24) / 24
     values = tide(days) * np.exp(0.05 * np.random.default_rng(1).standard_normal(len(days)))
     spiked = values.copy()
-    spiked[1201] *= factor
-    grid = Bins(start=20_000 * DAY, step=600.0)
-    clean, found = (backtest(v, grid, 6, 7 * 144, 6).score for v in (values, spiked))
+    spiked[400] *= 1e7
+    grid = Bins(start=20_000 * DAY, step=3600.0)
+    clean, found = (backtest(v, grid, 1, 7 * 24, 6).score for v in (values, spiked))
     assert clean.wape is not None
     assert clean.pinball95_pct is not None
     assert (found.wape or 1.0) < 1.3 * clean.wape
