@@ -22,8 +22,10 @@ LONG = 7.0
 HOUR = 3600.0
 ROOF = 1.3
 """No quantile exceeds the highest load ever seen by more than this factor."""
-WILD = 10.0
-"""A value above so many times the highest before is learned as so much, until the next is as high: it may be a wrong reading."""
+WILD = 30.0
+"""A value above so many times the highest before is learned as so much, until the next is as high: it may be a wrong reading.
+
+BurstGPT's API traffic truly grows 16-fold from one hour to the next."""
 
 
 class Foreseer:
