@@ -1,6 +1,7 @@
 """What a job that asks for a place asks of Slurm besides: what coloc cannot keep is told, and Slurm alone places the job.
 
-Nobody is evicted for a job that could not start there anyway. Slurm's record of a job is asked for once per wish and start.
+Nobody is evicted for a job that could not start there anyway. Slurm's record of a job is asked for when it is first seen, and
+again when it was held, released or requeued.
 """
 
 import re
@@ -8,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from colocd.core.view import Job, JobState, Node
+from colocd.core.view import Held, Job, JobState, Node
 from colocd.slurm.port import SlurmPort
 
 AT_ONCE = 8
@@ -23,7 +24,7 @@ class Asked:
 
     def __init__(self, slurm: SlurmPort) -> None:
         self._slurm = slurm
-        self._read: dict[tuple[str, float | None], str] = {}
+        self._read: dict[tuple[str, Held, int], str] = {}
         self._marked: dict[str, tuple[Job, str | None, Job]] = {}
 
     def look(self, jobs: tuple[Job, ...], nodes: Sequence[Node]) -> tuple[Job, ...]:
@@ -32,7 +33,8 @@ class Asked:
         if not waiting:
             self._read, self._marked = {}, {}
             return jobs
-        keys = {(job.ref, job.submitted): job for job in waiting}
+        # Held anew (as after a handover that failed) or requeued: it may have been changed meanwhile, so it is read again.
+        keys = {(job.ref, job.held, job.restarts): job for job in waiting}
         self._read = {key: text for key, text in self._read.items() if key in keys}
         for key in [key for key in keys if key not in self._read][:AT_ONCE]:
             self._read[key] = self._slurm.record(key[0])

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.helpers.daemon_rig import DaemonRig
 
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import quads
-from colocd.asked import obstacle
+from colocd.asked import LATER, Asked, obstacle
 from colocd.core.view import Held, JobState
 from colocd.errors import NotFound, SlurmRefused
 from colocd.slurm.port import JobUpdate, Submission
@@ -158,6 +159,30 @@ def test_what_slurm_tells_of_a_wish(record: str, told: str | None) -> None:
     assert (found is None) == (told is None)
     assert told is None or told in (found or "")
     assert obstacle(RECORD.replace("gpu:2", "gpu:A:2"), {"a"}) is None
+
+
+def test_a_record_is_asked_for_once_until_the_job_is_held_or_requeued(
+    rig: DaemonRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(rig.slurm)
+    refs = [wish(rig, partition="batch", held=True) for _ in range(10)]
+    jobs = tuple(rig.slurm.jobs(refs).values())
+    calls: list[str] = []
+    whole = rig.slurm.record
+
+    def record(ref: str) -> str:
+        calls.append(ref)
+        return whole(ref)
+
+    monkeypatch.setattr(rig.slurm, "record", record)
+    first = asked.look(jobs, ())
+    assert (len(calls), [job.unplaced for job in first].count(LATER)) == (8, 2)
+    second = asked.look(jobs, ())
+    assert (len(calls), {job.unplaced for job in second}) == (10, {None})
+    assert all(new is old for new, old in zip(asked.look(jobs, ()), second, strict=True))
+    released = tuple(msgspec.structs.replace(job, held=Held.NO) for job in jobs[:1]) + jobs[1:]
+    asked.look(released, ())
+    assert calls[10:] == [jobs[0].ref]
 
 
 def test_the_tasks_of_an_array_are_jobs_of_their_own(rig: DaemonRig) -> None:
