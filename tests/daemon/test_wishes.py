@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 from tests.helpers.daemon_rig import DaemonRig
 
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import quads
-from colocd.asked import LATER, Asked, obstacle
 from colocd.core.view import Held, JobState
 from colocd.errors import NotFound, SlurmRefused
 from colocd.slurm.port import JobUpdate, Submission
@@ -120,69 +118,6 @@ def test_what_coloc_does_not_place_is_left_to_slurm(rig: DaemonRig) -> None:
     both = wish(rig, held=True, comment="[coloc-place v=1] [coloc v=1]")
     rig.run(5)
     assert "a batch job in coloc's care" in rig.daemon.answers.explain(both)["now"]
-
-
-@pytest.mark.parametrize(
-    ("option", "told"),
-    [
-        ("--exclude=n1", "excludes nodes itself (n1)"),
-        ("--exclusive", "to be alone on its node"),
-        ("--constraint=fast", "for nodes with fast (--constraint)"),
-    ],
-)
-def test_nobody_is_evicted_for_a_job_that_asks_for_more(rig: DaemonRig, option: str, told: str) -> None:
-    refs = fill(rig)
-    ref = wish(rig, options=(option,))
-    rig.run(60)
-    assert rig.store.handovers() == ()
-    assert all(rig.slurm.jobs([r])[r].restarts == 0 for r in refs)
-    assert told in rig.daemon.answers.explain(ref)["now"]
-
-
-RECORD = "JobId=7 JobName=x ExcNodeList=(null) Features=(null) OverSubscribe=OK TresPerNode=gres:gpu:2"
-
-
-@pytest.mark.parametrize(
-    ("record", "told"),
-    [
-        (RECORD, None),
-        (RECORD.replace("gpu:2", "gpu:a:2"), "GPUs of type a, and its partition has others"),
-        (RECORD.replace("gres:gpu:2", "gres/gpu:a,gres/gpu=2"), "GPUs of type a"),
-        (RECORD.replace("JobId=7", "JobId=7 HetJobId=6 HetJobOffset=1"), "a heterogeneous job"),
-        (RECORD.replace("JobName=x", "JobName=x ExcNodeList=n1"), "does not tell ExcNodeList for certain"),
-        ("", "does not tell ExcNodeList for certain"),
-        (RECORD.replace("=OK", "=USER"), "to be alone"),
-    ],
-)
-def test_what_slurm_tells_of_a_wish(record: str, told: str | None) -> None:
-    found = obstacle(record, {"a", "b"})
-    assert (found is None) == (told is None)
-    assert told is None or told in (found or "")
-    assert obstacle(RECORD.replace("gpu:2", "gpu:A:2"), {"a"}) is None
-
-
-def test_a_record_is_asked_for_once_until_the_job_is_held_or_requeued(
-    rig: DaemonRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = Asked(rig.slurm)
-    refs = [wish(rig, partition="batch", held=True) for _ in range(10)]
-    jobs = tuple(rig.slurm.jobs(refs).values())
-    calls: list[str] = []
-    whole = rig.slurm.record
-
-    def record(ref: str) -> str:
-        calls.append(ref)
-        return whole(ref)
-
-    monkeypatch.setattr(rig.slurm, "record", record)
-    first = asked.look(jobs, ())
-    assert (len(calls), [job.unplaced for job in first].count(LATER)) == (8, 2)
-    second = asked.look(jobs, ())
-    assert (len(calls), {job.unplaced for job in second}) == (10, {None})
-    assert all(new is old for new, old in zip(asked.look(jobs, ()), second, strict=True))
-    released = tuple(msgspec.structs.replace(job, held=Held.NO) for job in jobs[:1]) + jobs[1:]
-    asked.look(released, ())
-    assert calls[10:] == [jobs[0].ref]
 
 
 def test_the_tasks_of_an_array_are_jobs_of_their_own(rig: DaemonRig) -> None:
