@@ -17,6 +17,7 @@ from colocd.errors import SlurmRefused, SlurmUnknown, SlurmUnreachable, StoreUna
 from colocd.sim.program import Program
 from colocd.store.records import Handover
 
+pytestmark = pytest.mark.timeout(400)  # a machine that does much else takes ten times as long
 WRITES = (
     "intend",
     "settle",

@@ -16,6 +16,7 @@ from colocd.slurm.port import Submission
 from colocd.store.records import Handover, HandoverState
 
 WANT = {"n1": 0b110, "n2": 0b1111}
+pytestmark = pytest.mark.timeout(400)  # a machine that does much else takes ten times as long
 DECODE = msgspec.structs.replace(SERVICE, name="decode")
 
 
