@@ -18,7 +18,7 @@ from coloc_cli.jobmark import read_comment, record_checkpoint
 from coloc_cli.sbatch_options import OWN, TAKES_VALUE
 from colocd.core.comment import parse_comment
 from colocd.core.view import Checkpoint
-from colocd.errors import BadRequest, NotFound, SlurmRefused, SlurmUnreachable
+from colocd.errors import BadRequest, NotAllowed, NotFound, SlurmUnreachable
 from colocd.testcluster import PrivateCluster
 
 pytestmark = pytest.mark.slurm
@@ -198,7 +198,7 @@ def test_a_job_of_somebody_else(clean_cluster: PrivateCluster, tmp_path: Path) -
         (tmp_path / name).chmod(0o755)
     env = {**clean_cluster.environment, "SLURM_JOB_ID": ref}
     env["PATH"] = f"{tmp_path}:{env['PATH']}"
-    with pytest.raises(SlurmRefused, match=r"user id|denied"):
+    with pytest.raises(NotAllowed, match="is not yours"):
         record_checkpoint(env, FixedClock())
     assert comment(clean_cluster, ref) == "[coloc v=1]"
 
