@@ -152,7 +152,7 @@ def test_victims_go_one_by_one(clean_cluster: PrivateCluster) -> None:
             h = store.handover(number)
             rows = {row.ref: row for row in store.jobs()}
         assert h is not None
-        assert h.got == {"n1": wanted}
+        assert h.data["level_got"] == "NVLINK"  # another island, if one is free: Slurm chooses
         assert h.data["told_at"] - now >= 5.0
         assert (rows[mute].evicted_at or 0.0) < now + 4.0
         assert [rows[ref].evictions for ref in (mute, asked)] == [1, 1]
