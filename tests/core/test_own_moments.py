@@ -60,6 +60,15 @@ def test_a_fence_that_costs_others_more_is_not_kept_up() -> None:
         assert "in about 300 s" in texts[f"job:{ref}"], texts
 
 
+def test_no_node_is_fenced_for_longer_than_needed_while_somebody_lacks_a_place() -> None:
+    """The other service can never have its place: whoever began early then would only be hastened."""
+    v = world(FRESH, LATER)
+    other = ServiceView(spec=service("code", gpus_per_replica=16, min_replicas=1), load=Reading(5.0, AT))
+    short = msgspec.structs.replace(v, services=(*v.services, other))
+    assert all(a.moments == {} for a in plan(short).actions if isinstance(a, Place))
+    assert {n.subject for n in plan(short).notes if "in about 300 s" in n.text} == {"job:1", "job:2"}
+
+
 marks = st.builds(
     Checkpoint,
     signal=st.sampled_from([None, "USR1"]),

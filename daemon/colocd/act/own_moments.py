@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from colocd.act import placing, readback, victims
 from colocd.act.tools import Tools, fenced
+from colocd.core.proof import askable
 from colocd.core.seats import words
 from colocd.core.service import ServiceSpec
 from colocd.core.view import Job, Node
@@ -34,10 +35,10 @@ def waited_for(h: Handover, jobs: Mapping[str, Job], left: Left) -> set[str]:
 def _come(h: Handover, job: Job, wait: float) -> bool:
     """Whether a victim's moment has come. `wait`: seconds until the one that was foreseen."""
     mark = job.checkpoint
-    if mark is None or (mark.signal is None and not mark.interval):
-        return False  # It is expected to end: better waited for as long as may be than ended shortly before.
-    if mark.signal is not None or not mark.interval:
+    if askable(job):
         return wait <= 0
+    if mark is None or not mark.interval:
+        return False  # It is expected to end: better waited for as long as may be than ended shortly before.
     before = h.data["marks"].get(job.ref, {}).get("saved")
     fresh = mark.saved is not None and (before is None or mark.saved > before)
     # Its own checkpoint may come a little sooner or later than foreseen: right after it is what counts.
@@ -53,7 +54,7 @@ def go_early(tools: Tools, h: Handover, jobs: Mapping[str, Job], waiting: set[st
     early = {
         ref: job
         for ref, job in jobs.items()
-        if ref not in waiting and _silent(job) and victims.staying(h, job) and tries.get(ref, 0) < TRIES
+        if ref not in waiting and not askable(job) and victims.staying(h, job) and tries.get(ref, 0) < TRIES
     } | victims.loose(dict(jobs))
     if not early:
         return h
@@ -86,7 +87,3 @@ def waited(tools: Tools, h: Handover, jobs: dict[str, Job]) -> Handover:
     marks = {**h.data["marks"], **victims.marks(still)}
     since = max(0.0, tools.clock.now() - float(h.data["t"]["fenced"]))
     return tools.save(h, marks=marks, waited=since, **victims.periods(tools, h, jobs))
-
-
-def _silent(job: Job) -> bool:
-    return job.checkpoint is None or job.checkpoint.signal is None

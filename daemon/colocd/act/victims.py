@@ -8,6 +8,7 @@ import msgspec
 from colocd.act.answers import Marks, with_answer
 from colocd.act.tools import Tools
 from colocd.core.grace import HOLDING, grace_of
+from colocd.core.proof import askable
 from colocd.core.view import Held, Job, JobState
 from colocd.store.records import BatchJob, Handover, Outcome
 
@@ -77,7 +78,7 @@ def acknowledged(job: Job | None, before: Marks) -> bool:
     if before is None or job.restarts != before["restarts"]:
         return True
     facts = job.checkpoint
-    if facts is None or facts.signal is None:
+    if facts is None or not askable(job):
         return True
     return facts.yielded is not None and facts.yielded != before["yielded"]
 

@@ -12,7 +12,7 @@ import msgspec
 
 from colocd.core.joint import Spot
 from colocd.core.need import counted, fresh, lead_time, needed, replicas_for
-from colocd.core.proof import ignores, save_time
+from colocd.core.proof import askable, ignores, save_time
 from colocd.core.runtimes import remaining
 from colocd.core.victims import gpu_count, restart_cost, unsaved
 from colocd.core.view import Job, JobFacts, Node, Quantiles, ServiceView, View
@@ -59,13 +59,14 @@ def _value(point: Quantiles, quantile: float) -> float:
     return next((v for q, v in ranked if q >= quantile - 1e-9), ranked[-1][1])
 
 
-def moments(spot: Spot, node: Node, latest: float, view: View) -> dict[str, Moment]:
+def moments(spot: Spot, node: Node, latest: float, view: View, *, together: bool = False) -> dict[str, Moment]:
     """When each victim of a place is best taken within `latest` seconds, by job: where work lost and GPUs idle cost least.
 
     A job that nobody can ask goes at a moment of its own: now, after one of its next checkpoints, at its natural end, at
     the latest moment. Those that can be asked are told together and last, for they wait for their requeue; each loses only
     the time of one save, whenever that is, unless it was silent when it was told. The node is fenced from the first of these
-    moments to the last: where that keeps more free GPUs from others than it saves, all go at one common moment.
+    moments to the last: where that keeps more free GPUs from others than it saves, or with `together`, all go at one common
+    moment.
     """
 
     def price(jobs: Sequence[Job], ahead: float) -> float:
@@ -78,17 +79,18 @@ def moments(spot: Spot, node: Node, latest: float, view: View) -> dict[str, Mome
         ahead = min(sorted(options), key=lambda t: (price(jobs, t), -t))
         return ahead, options[ahead]
 
-    asked = [job for job in spot.victims if _askable(job)]
+    asked = [job for job in spot.victims if askable(job)]
     own = {job.ref: best([job]) for job in spot.victims if job not in asked}
     last = max((ahead for ahead, _ in own.values()), default=0.0)
     if asked:
-        together = best(asked, last)
-        own |= {job.ref: together for job in asked}
-        last = together[0]
+        at_last = best(asked, last)
+        own |= {job.ref: at_last for job in asked}
+        last = at_last[0]
     first = min(ahead for ahead, _ in own.values())
     fence = IDLE_WORTH * (node.free & ~spot.gpus).bit_count() * (last - first)
     common = best(spot.victims)
-    if sum(price([job], own[job.ref][0]) for job in spot.victims) + fence >= price(spot.victims, common[0]) - _ROUND:
+    apart = sum(price([job], own[job.ref][0]) for job in spot.victims) + fence
+    if together or apart >= price(spot.victims, common[0]) - _ROUND:
         own = dict.fromkeys(own, common)
     return {
         job.ref: Moment(ahead=own[job.ref][0], lost=_lost(job, own[job.ref][0], view), waits_for=own[job.ref][1])
@@ -107,10 +109,6 @@ def _options(jobs: Sequence[Job], latest: float, view: View) -> dict[float, str]
             options[latest] = f"for the end of job {job.ref}"
     options[0.0] = ""
     return options
-
-
-def _askable(job: Job) -> bool:
-    return job.checkpoint is not None and job.checkpoint.signal is not None
 
 
 def _lost(job: Job, ahead: float, view: View) -> float:

@@ -100,10 +100,13 @@ def begin_early(
     placed: Counter[str],
     land: Ground,
     actions: Sequence[Action],
+    *,
+    together: bool,
 ) -> tuple[Ground, list[Action], list[Note]]:
     """Reclaims for replicas that the forecast needs soon, where their moment of least loss is now; notes on the others.
 
-    Only services that lack nothing now: what is needed at once goes first.
+    Only services that lack nothing now: what is needed at once goes first. `together`: somebody lacks a place, so no node is
+    fenced for longer than needed, and all victims of a place go at once.
     """
     early: list[Action] = []
     notes: list[Note] = []
@@ -122,7 +125,7 @@ def begin_early(
             spots = [spot for spot in joint.spots[0] if not spot.waits]
             if not spots or not spots[0].victims:
                 break  # Free GPUs are kept for it anyway, and nothing is lost by waiting.
-            at = moments(spots[0], land.index.nodes[spots[0].row], latest, view)
+            at = moments(spots[0], land.index.nodes[spots[0].row], latest, view, together=together)
             if all(moment.ahead > 0 for moment in at.values()):
                 notes += [Note(subject=f"job:{ref}", text=_announced(spec.name, moment)) for ref, moment in at.items()]
                 scene = joint.land

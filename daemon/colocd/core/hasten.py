@@ -1,21 +1,18 @@
 """Handovers that wait for their victims' own moments, and that are not to wait any longer. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from colocd.core.actions import Hasten, Need
 from colocd.core.need import at_once, needed_for_sure
 from colocd.core.view import ServiceView, View
 
 
-def hasten(
-    view: View, services: Sequence[ServiceView], needs: Sequence[Need], unplaced: Mapping[str, int]
-) -> list[Hasten]:
+def hasten(view: View, services: Sequence[ServiceView], needs: Sequence[Need], lacking: Sequence[str]) -> list[Hasten]:
     """Those whose replica is needed now, oldest first; all, when a service lacks a place: each fences a node.
 
-    `unplaced`: replicas by service that are needed now and have no place, not even a coming one.
+    `lacking`: services that need a replica now for which there is no place, not even a coming one.
     """
     waiting = sorted((h for h in view.handovers if h.waits_until is not None), key=lambda h: h.id)
-    lacking = [name for name, many in sorted(unplaced.items()) if many > 0]
     found: list[Hasten] = []
     for service, wanted in zip(services, needs, strict=True):
         mine = [h for h in waiting if h.service == wanted.service]

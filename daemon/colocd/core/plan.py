@@ -64,11 +64,11 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
     notes += groups.notes
     placed.update(groups.placed)
     land = forced(view, services, needs, placed, land, actions, _held_up)
-    land, early, told = begin_early(view, services, needs, placed, land, actions)
+    lacking = tuple(sorted(name for name, ask in asks.items() if ask.lacks > placed[name]))
+    land, early, told = begin_early(view, services, needs, placed, land, actions, together=bool(lacking))
     actions += early
     notes += told
-    unplaced = {name: ask.lacks - placed[name] for name, ask in asks.items()}
-    actions += hasten(view, services, needs, unplaced)
+    actions += hasten(view, services, needs, lacking)
     for service, wanted in zip(services, needs, strict=True):
         drained, told = drains(service, wanted, view, land)
         actions += drained

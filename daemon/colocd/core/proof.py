@@ -14,6 +14,11 @@ MISSED = 3.0
 """Intervals of its own that a job runs without a save before it counts as one that makes none."""
 
 
+def askable(job: Job) -> bool:
+    """Whether it takes a signal that asks it to save."""
+    return job.checkpoint is not None and job.checkpoint.signal is not None
+
+
 def shown(facts: JobFacts) -> bool:
     """Whether it answered the last time it was told, and more often than it was silent."""
     return facts.took is not None and facts.answered > facts.silent
@@ -51,7 +56,7 @@ def told(job: Job, facts: JobFacts, policy: Policy) -> str:
     if saves < inf:
         return f"one save of {saves:.0f} s, if that is less than what it did since its last: {record}"
     since = "what it did since its last save"
-    if job.checkpoint is None or job.checkpoint.signal is None:
+    if not askable(job):
         return f"{since}: it cannot be asked to save"
     if not facts.answered and not facts.silent:
         return f"{since}: it says that it saves when it is asked, which nobody has seen yet"
