@@ -9,8 +9,10 @@ import argparse
 import asyncio
 import multiprocessing
 import resource
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.telemetry.test_serving import VLLM
 
 from colocd.clock import SystemClock
