@@ -54,7 +54,7 @@ test-routers: setup  ## lists of endpoints in HAProxy, nginx and Prometheus, and
 test-evictions: setup  ## 200 evictions on a live Slurm, with kill -9 of colocd and jobs that misbehave
 	@COLOC_TEST_EVICTIONS=1 $(PYTEST) -m evictions
 
-test-crash: setup  ## kill -9 of colocd at every write to its store, on a live Slurm, over one node and two (half an hour and more)
+test-crash: setup  ## kill -9 of colocd at every write to its store, on a live Slurm, over one node and two (a quarter of an hour on a quiet machine)
 	@COLOC_TEST_MATRIX=1 $(PYTEST) -m matrix
 
 test-slurm: setup  ## contract tests on each release of Slurm, through each adapter, as a table (as root; 8 minutes, first time 12)

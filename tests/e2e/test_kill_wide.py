@@ -18,7 +18,8 @@ def test_a_pair_whose_victims_were_requeued_a_moment_ago() -> None:
     with lanes(1, nodes=2) as (cluster,):
         scene = PairScene(cluster)
         scene.live_through(Point("slurm", "after", 3))
-        assert scene.struck is not None  # the requeue, unless the machine is so slow that the signal was repeated
+        # The requeue, unless the machine is so slow that the signal was repeated.
+        assert scene.struck in ("requeue", "signal")
 
 
 @pytest.fixture(scope="module")

@@ -106,9 +106,8 @@ class _Filling:
             facts = self.facts(job)
             if job.state is not JobState.PENDING or job.held is not Held.NO:
                 continue
-            if (
-                facts.parked is not None
-            ):  # also while Slurm's delay after a requeue keeps it back: it would start at its end
+            if facts.parked is not None:
+                # Also while Slurm's delay after a requeue keeps it back: it would start at its end.
                 self.actions.append(Hold(job=job.ref, why=f"parked: {facts.parked}"))
                 continue
             if job.reason in ASIDE:
