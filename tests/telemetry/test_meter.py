@@ -85,6 +85,25 @@ def test_a_server_that_started_again_is_not_idle() -> None:
     assert meter.take("2", sample(40, 0, 0), 40.0).doubt is None, "another job's counters begin at zero"
 
 
+def test_a_reading_without_counters_does_not_hide_a_restart() -> None:
+    """Its values were too old; then it is honest for a moment, sooner than a rate could be taken; then all is 0."""
+    mute = sample(10.0, running=8.0, generation_tokens_total=None)
+    for honest in (sample(20.0, running=8.0, tokens=9.0), sample(10.5, running=8.0, tokens=9.0)):
+        meter = Meter(1.0, 180.0)
+        for one in (sample(0.0, running=8.0, tokens=5000.0), mute, honest):
+            assert meter.take("1", one, one.tick or 0.0).doubt is None
+        idle = meter.take("1", sample(21.0, running=0.0, tokens=0.0), 21.0)
+        assert idle.doubt is not None
+        assert "started again" in idle.doubt
+    meter = Meter(1.0, 180.0)
+    for one in (sample(0.0, running=8.0, tokens=5000.0), mute):
+        meter.take("1", one, one.tick or 0.0)
+    assert meter.take("1", sample(11.0, running=0.0, tokens=0.0), 11.0).doubt is not None
+    assert meter.take("2", sample(12.0, running=0.0, tokens=0.0), 12.0).doubt is None, (
+        "another job's server is another server"
+    )
+
+
 def test_requests_cannot_vanish() -> None:
     gone = run(sample(0, 20, 1000), sample(10, 20, 1500), sample(20, 0, 1500))
     assert "20 running requests vanished" in (gone.doubt or "")

@@ -58,6 +58,8 @@ class Meter:
         self._min_gap, self._max_gap = min_gap, max_gap
         self._job: str | None = None
         self._past: deque[ServingSample] = deque()
+        self._counted: dict[str, ServingSample] = {}
+        """By counter the last reading that told it: a reading without it between two others does not hide that it fell."""
         self._last: Metered | None = None
         self._doubted: tuple[float, str] | None = None
         self._moved: float | None = None
@@ -70,6 +72,10 @@ class Meter:
             return self._made(sample, why="first sample: a rate needs two")
         old = self._past[-1]
         gap = tick - _tick(old)
+        if gap >= 0 and any(_fell(known, sample, name) for name, known in self._counted.items()):
+            self._start(job, sample, tick)
+            self._doubted = (tick, "its server was started again and has served nothing since")
+            return self._made(sample, why="its counters started again (the server was restarted)")
         if 0 <= gap < self._min_gap and self._last is not None:
             # Too short for a rate: the last one still holds.
             return msgspec.structs.replace(
@@ -78,15 +84,12 @@ class Meter:
         if gap < 0 or gap > self._max_gap:
             self._start(job, sample, tick)
             return self._made(sample, why="the last sample is too old for a rate")
-        if any(_fell(old, sample, name) for name in _COUNTERS):
-            self._start(job, sample, tick)
-            self._doubted = (tick, "its server was started again and has served nothing since")
-            return self._made(sample, why="its counters started again (the server was restarted)")
         if any(_others(old, sample, name) for name in _TOKENS):
             # An engine that joins brings what it has counted in its life: no rate and no latency of now.
             self._start(job, sample, tick)
             return self._made(sample, why="its counters are of other engines than in the last sample")
         self._watch(old, sample, tick, gap)
+        self._count(sample)
         self._past.append(sample)
         while len(self._past) > 2 and tick - _tick(self._past[1]) >= WINDOW:
             self._past.popleft()
@@ -95,10 +98,15 @@ class Meter:
     def _start(self, job: str | None, sample: ServingSample, tick: float) -> None:
         if job != self._job:
             self._doubted = None
+            self._counted.clear()
         self._job = job
+        self._count(sample)
         self._past.clear()
         self._past.append(sample)
         self._moved = tick
+
+    def _count(self, sample: ServingSample) -> None:
+        self._counted |= {name: sample for name in _COUNTERS if getattr(sample, name) is not None}
 
     def _watch(self, old: ServingSample, new: ServingSample, tick: float, gap: float) -> None:
         """Find contradictions between two readings that follow each other."""
