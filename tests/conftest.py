@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.helpers.release import slurm_root
 
 from colocd.clock import SystemClock
 from colocd.config import SlurmConfig
@@ -62,7 +63,7 @@ def cluster() -> Iterator[PrivateCluster]:
 
     COLOC_TEST_SLURM_ROOT names a folder with a whole other system (debootstrap) whose Slurm is to be tested; needs root.
     """
-    root = os.environ.get("COLOC_TEST_SLURM_ROOT") or None
+    root = slurm_root()
     places = "/usr/sbin:/usr/local/sbin:/usr/bin"
     missing = [name for name in ("munged", "slurmctld", "slurmd") if shutil.which(name, path=places) is None]
     if missing and root is None:

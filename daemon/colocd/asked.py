@@ -75,7 +75,9 @@ def obstacle(record: str, types: Collection[str]) -> str | None:
         return f"it asks for a place and excludes nodes itself ({found['ExcNodeList'][:60]})"
     if found["Features"] not in _NONE:
         return f"it asks for a place and for nodes with {found['Features'][:60]} (--constraint)"
-    if found["OverSubscribe"] not in ("OK", "YES"):
+    # From 26.05 on `Exclusive=` follows, and OverSubscribe=NO is any job's; before, NO was what --exclusive gave.
+    exclusive = re.search(r"\sOverSubscribe=\S*\s+Exclusive=(\S*)", record)
+    if (exclusive[1] != "NO") if exclusive else (found["OverSubscribe"] not in ("OK", "YES")):
         return "it asks for a place and to be alone on its node (--exclusive)"
     asked = {kind.lower() for text in re.findall(r"\sTresPer\w+=(\S*)", record) for kind in _TYPE.findall(text)}
     strange = sorted(asked) if asked and set(types) - asked else []

@@ -49,6 +49,11 @@ RECORD = "JobId=7 JobName=x ExcNodeList=(null) Features=(null) OverSubscribe=OK 
         (RECORD.replace("JobName=x", "JobName=x ExcNodeList=n1"), "does not tell ExcNodeList for certain"),
         ("", "does not tell ExcNodeList for certain"),
         (RECORD.replace("=OK", "=USER"), "to be alone"),
+        (RECORD.replace("=OK", "=NO"), "to be alone"),
+        (RECORD.replace("=OK", "=NO Exclusive=NO"), None),
+        (RECORD.replace("=OK", "=NO Exclusive=NODE"), "to be alone"),
+        (RECORD.replace("=OK", "=YES Exclusive=USER"), "to be alone"),
+        (RECORD.replace("=OK", "=NO TresPerNode=gres:gpu:2 Comment=Exclusive=NO"), "to be alone"),
     ],
 )
 def test_what_slurm_tells_of_a_wish(record: str, told: str | None) -> None:

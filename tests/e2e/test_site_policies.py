@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.helpers.live import LiveSite
+from tests.helpers.release import slurm_root
 
 from colocd.core.view import JobState
 from colocd.testcluster import PrivateCluster
@@ -34,6 +35,7 @@ NET = {
 def small(site: Any = None, **options: Any) -> Iterator[LiveSite]:
     folder = Path(tempfile.mkdtemp(prefix="coloc-slurm-"))
     try:
+        options = {"root": slurm_root(), **options}
         with PrivateCluster(folder, nodes=1, kill_wait=2, **options) as up, LiveSite(up, **(site or {})) as live:
             yield live
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.helpers.live import LiveSite
+from tests.helpers.release import slurm_root
 
 from colocd.core.view import JobState
 from colocd.testcluster import PrivateCluster
@@ -16,10 +17,11 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
 
 @contextmanager
-def small(*, root: str | None = None, **options: bool) -> Iterator[PrivateCluster]:
+def small(**options: bool) -> Iterator[PrivateCluster]:
+    """A cluster of one node; of another release where COLOC_TEST_SLURM_ROOT names a folder with one."""
     folder = Path(tempfile.mkdtemp(prefix="coloc-slurm-"))
     try:
-        with PrivateCluster(folder, nodes=1, kill_wait=2, root=root, **options) as up:  # type: ignore[arg-type]
+        with PrivateCluster(folder, nodes=1, kill_wait=2, root=slurm_root(), **options) as up:  # type: ignore[arg-type]
             yield up
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.helpers.live import LiveSite
+from tests.helpers.release import slurm_root
 
 from colocd.core.view import JobState
 from colocd.testcluster import PrivateCluster
@@ -20,7 +21,7 @@ def tree() -> Iterator[PrivateCluster]:
     folder = Path(tempfile.mkdtemp(prefix="coloc-slurm-"))
     try:
         settings, extra = ("TopologyPlugin=topology/tree",), {"topology.conf": TREE}
-        with PrivateCluster(folder, nodes=4, kill_wait=2, settings=settings, files=extra) as up:
+        with PrivateCluster(folder, nodes=4, kill_wait=2, settings=settings, files=extra, root=slurm_root()) as up:
             yield up
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -52,7 +52,7 @@ mark="$old saved=$now"
 exec scontrol update "JobId=$SLURM_JOB_ID" "Comment=$mark]"
 """
 
-STRANGER = "nobody" if os.getuid() == 0 else None
+STRANGER = "games" if os.getuid() == 0 else None
 """Who does not use coloc: another user where root can submit as one, else the one user there is (None)."""
 
 

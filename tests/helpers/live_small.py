@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.helpers.live import LiveSite
+from tests.helpers.release import slurm_root
 
 from colocd.core.view import JobState
 from colocd.testcluster import PrivateCluster
@@ -19,7 +20,7 @@ def small_cluster() -> Iterator[PrivateCluster]:
     """A live Slurm of two nodes."""
     folder = Path(tempfile.mkdtemp(prefix="coloc-slurm-"))
     try:
-        with PrivateCluster(folder, nodes=2, kill_wait=2) as up:
+        with PrivateCluster(folder, nodes=2, kill_wait=2, root=slurm_root()) as up:
             yield up
     finally:
         shutil.rmtree(folder, ignore_errors=True)

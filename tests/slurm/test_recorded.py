@@ -1,6 +1,7 @@
 """Recorded answers of each release (tools/record_slurm.py), read again: the fields that changed between them do no harm."""
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ from tests.slurm.replay import DATA, Replay
 
 from coloc_topology import releases
 from coloc_topology.releases import R22_05, R24_11, R26_05, TESTED
+from colocd.asked import obstacle
 from colocd.core.view import Held, Job, JobState
 from colocd.slurm import nodes, rows
 from colocd.slurm.port import Cluster
@@ -87,6 +89,16 @@ def test_documented_defaults(folder: Path) -> None:
     records = answers["scontrol", "-a", "-d", "-o", "show", "job"]
     assert ("AllocTRES=" in records) == (release is not R22_05)
     assert ("SLUID=" in records) == (release is R26_05)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_a_plain_job_asks_besides(folder: Path) -> None:
+    """Nothing that hinders a place: each release says in its own words that a job does not want its node for itself."""
+    told: dict[str, str | None] = {}
+    for record in re.split(r"\n(?=JobId=)", Replay(folder).answers["scontrol", "-a", "-d", "-o", "show", "job"]):
+        told.setdefault(record.split()[0].removeprefix("JobId="), obstacle(record, {"h100"}))
+    assert {ref: told[ref] for ref in ("1", "3", "10", "11", "15")} == dict.fromkeys(("1", "3", "10", "11", "15"))
+    assert "heterogeneous" in (told["13"] or "")
 
 
 def test_columns_that_were_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
