@@ -29,8 +29,12 @@ QUIET = 1.2
 """Jobs that have just started are left alone for so long before a request, in both arms."""
 GIVE_UP = 60.0
 """Seconds after which a request counts as refused."""
+REST = 2.0
+"""Slurm revokes the credential of a job that starts in the second of its requeue ("job credential revoked"): it is left alone."""
 RETURN = 90.0
 """Seconds within which the cluster must be full (again)."""
+WAITS = ("RUNNING", "PENDING", "COMPLETING", "CONFIGURING", "REQUEUED", "PREEMPTED")
+"""States of a batch job that will run again; it never ends by itself."""
 PREEMPTOR = '#!/bin/bash\n[ -n "$1" ] && date +%s.%N >"$1"\nexec sleep 3600\n'
 PLACE = "--comment=[coloc-place v=1 level=NVLINK]"
 
@@ -87,6 +91,7 @@ class SlurmArm:
         self.batch: dict[str, Path] = {}
         self.sizes: dict[str, int] = {}
         self.fills = self.requests = 0
+        self.back: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -126,8 +131,11 @@ class SlurmArm:
     def bring_back(self, rows: dict[str, Row]) -> None:
         """Have requeued jobs start again at once: Slurm would wait until its credentials have expired."""
         waiting = [ref for ref in self.batch if ref in rows and rows[ref].state == "PENDING"]
-        if waiting:
-            self.cluster.run("scontrol", "update", f"jobid={','.join(waiting)}", "StartTime=now", check=False)
+        now = CLOCK.monotonic()
+        self.back = {ref: self.back.get(ref, now) for ref in waiting}
+        ready = [ref for ref in waiting if now >= self.back[ref] + REST]
+        if ready:
+            self.cluster.run("scontrol", "update", f"jobid={','.join(ready)}", "StartTime=now", check=False)
 
     # -- the same in both --------------------------------------------------------------------------------------------
 
@@ -183,10 +191,14 @@ class SlurmArm:
 
         def full() -> bool:
             rows = self.rows()
-            if all(ref in rows and rows[ref].state == "RUNNING" for ref in self.batch):
+            states = {ref: rows[ref].state if ref in rows else "gone" for ref in self.batch}
+            if set(states.values()) <= {"RUNNING"}:
                 return all(
                     len(resumed(folder / "journal")) == rows[ref].restarts + 1 for ref, folder in self.batch.items()
                 )
+            ended = [f"{ref} ({state})" for ref, state in states.items() if state not in WAITS]
+            if ended:
+                raise ColocError(f"batch jobs of arm {self.name} have ended: {', '.join(ended)}")
             self.bring_back(rows)
             return False
 
