@@ -6,6 +6,7 @@ from typing import Any
 from colocd.act.tools import waits_until
 from colocd.core.actions import Plan, Release
 from colocd.core.admission import useful_time
+from colocd.core.dependencies import never, waits_for
 from colocd.core.fill import waiting
 from colocd.core.grace import HOLDING
 from colocd.core.outlook import Window, foreseen_until
@@ -44,7 +45,7 @@ def queue_rows(
     for job in view.jobs:
         if job.checkpoint is None or job.state in _ENDED:
             continue
-        reason = "is released" if job.ref in starting else notes.get(f"job:{job.ref}", job.reason)
+        reason = "is released" if job.ref in starting else notes.get(f"job:{job.ref}", _depends(job) or job.reason)
         rows.append(
             {
                 "ref": job.ref,
@@ -117,11 +118,20 @@ def _state(job: Job, facts: JobFacts, view: View) -> str:
             return f"is held by {who}: coloc leaves it alone until `scontrol release {job.ref}`"
         if job.restarts and job.reason == "BeginTime" and view.delays.requeue is not None:
             return f"was requeued: Slurm itself starts it again, {view.delays.requeue:.0f} s after that at the earliest"
+        if (told := _depends(job)) is not None:
+            return f"may start as far as coloc goes; {told}"
         if job.reason in _SLURMS:
             return f"may start as far as coloc goes; Slurm keeps it back: {_SLURMS[job.reason]}"
         return f"may start; Slurm has not started it yet ({job.reason or 'no reason told'})"
     since = f" for {lasting(view.at - job.started)}" if job.gpus and job.started is not None else ""
     return f"is {job.state}" + (f" on {words(job.gpus)}{since}" if job.gpus else "")
+
+
+def _depends(job: Job) -> str | None:
+    """What a job that coloc lets start waits for by Slurm's word; None: for no other job."""
+    if job.state is not JobState.PENDING or (told := waits_for(job)) is None:
+        return None
+    return never(job) or f"waits for {told}"
 
 
 def _leaving(h: Handover, ref: str, at: float) -> str:

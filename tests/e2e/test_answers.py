@@ -3,7 +3,7 @@
 import pytest
 from tests.helpers.live import LiveSite
 
-from colocd.core.view import JobState
+from colocd.core.view import Held, JobState
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
@@ -45,6 +45,28 @@ def test_commands_answer(site: LiveSite) -> None:
         assert "\x1b" not in site.coloc(*words).stdout
     nobody = site.coloc("explain", "999999", check=False)
     assert nobody.returncode == 66
+
+
+def test_a_chain_of_jobs(site: LiveSite) -> None:
+    """A held job that depends on another is released when that has ended, and not before."""
+    site.load(5)
+    site.begin()
+    first = site.submit("train-0", 2)
+    second = site.submit("train-1", 2, options=[f"--dependency=afterany:{first}"])
+    third = site.submit("train-2", 2, options=[f"--dependency=afterok:{first}"])
+    site.until(lambda: site.job(first).state is JobState.RUNNING, "the start of the first job")
+    colocd = site.colocd
+    assert colocd is not None
+    cycles = len(colocd.status())
+    site.until(lambda: len(colocd.status()) > cycles + 2, "three more cycles")
+    reasons = {row["ref"]: row["reason"] for row in site.ask("queue")}
+    assert reasons[second] == f"waits for job {first} to end (afterany)"
+    assert f"waits for job {first} to end (afterok)" in site.ask("explain", third)["now"]
+    assert [(site.job(ref).held, site.job(ref).required_nodes) for ref in (second, third)] == [(Held.USER, ())] * 2
+    site.cluster.run("scancel", first)
+    site.until(lambda: site.job(second).state is JobState.RUNNING, "the start of the second job")
+    assert site.job(third).state is JobState.PENDING
+    assert site.decisions("hold") == []
 
 
 def test_a_snapshot_is_planned_without_slurm(site: LiveSite) -> None:

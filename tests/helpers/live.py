@@ -76,15 +76,16 @@ class LiveSite(SiteFiles):
         nodes: str | None = None,
         across: int = 1,
         grace: int = 15,
+        options: Sequence[str] = (),
     ) -> str:
         """Submit a training job of 20 steps a second with `coloc-sbatch`; it is held until coloc releases it.
 
-        `across`: nodes on which it holds `gpus` GPUs each; `nodes`: which.
+        `across`: nodes on which it holds `gpus` GPUs each; `nodes`: which. `options`: more words of sbatch.
         """
         words = ["--parsable", f"--job-name={name}", f"--gpus-per-node={gpus}"]
         words += [f"--nodes={across}", f"--ntasks={across}"]
         words += [f"--output={self.jobs}/{name}.log", "--open-mode=append", "--signal=B:USR1", "--coloc-interval=1"]
-        words += [f"--coloc-grace={grace}", *([f"--nodelist={nodes}"] if nodes else [])]
+        words += [f"--coloc-grace={grace}", *([f"--nodelist={nodes}"] if nodes else []), *options]
         job = [*self.programs("train_job.sh", "train_job.py"), str(self.jobs / name), str(steps)]
         job += ["--rate=20", "--every=3600", *(["--deaf"] if deaf else []), *(["--stubborn"] if stubborn else [])]
         env = {"COLOC_COMMAND": self.command, "COLOC_DEMO_PYTHON": self.python}

@@ -57,5 +57,8 @@ def test_submissions() -> None:
 
 def test_states() -> None:
     fields = [1, None, None, None, "a", "u", 0, "PENDING", "None", "p", 0, 5, None, None, 525600, 2, 1, 1]
-    (row,) = raw.rows_of(msgspec.convert([*fields, *[None] * 5, True, 0], raw.RawJob), raw.Request(0, 0))
+    (row,) = raw.rows_of(
+        msgspec.convert([*fields, *[None] * 6, True, 0, "singleton(unfulfilled)"], raw.RawJob), raw.Request(0, 0)
+    )
     assert (row.job.state, row.job.held, row.job.time_limit, row.job.ref) == (JobState.PENDING, Held.ADMIN, None, "1")
+    assert row.job.dependency == "singleton(unfulfilled)"

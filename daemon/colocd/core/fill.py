@@ -10,6 +10,7 @@ from math import ceil, floor, log2
 from colocd.core.actions import Action, Hold, Note, Release
 from colocd.core.admission import Reserved, reserve_for, useful_time
 from colocd.core.arrays import Ints, popcount
+from colocd.core.dependencies import Dependencies, never
 from colocd.core.ground import Ground
 from colocd.core.index import NO_FACTS
 from colocd.core.need import reserve
@@ -29,7 +30,7 @@ TRIED = 8
 """Jobs that do not fit for which a reservation is looked for, until one is found."""
 MOST_LOOKS = 1000
 """Times that places are looked for in one plan: each job that starts, and the first of each kind that finds none."""
-ASIDE = ("Dependency", "BeginTime", "JobArrayTaskLimit")
+ASIDE = ("Dependency", "DependencyNeverSatisfied", "BeginTime", "JobArrayTaskLimit")
 """Reasons for which Slurm itself keeps a released job back: it takes no GPUs and is not taken back."""
 
 
@@ -43,13 +44,15 @@ def waiting(job: Job, facts: JobFacts, policy: Policy) -> bool:
     """Whether the job is coloc's to start: its own mark, a batch partition, and a hold that is not somebody's wish.
 
     A user's hold counts as the submission's until coloc has released the job once, unless the mark says that it was the
-    user's own from the start; an administrator's is coloc's own only if coloc remembers placing it.
+    user's own from the start; an administrator's is coloc's own only if coloc remembers placing it. Slurm turns any hold
+    into an administrator's when a dependency has failed: coloc tells of such a job, too.
     """
     if job.state is not JobState.PENDING or job.checkpoint is None or job.partition not in policy.batch_partitions:
         return False
     if job.held is Held.USER:
         return facts.ours or (job.checkpoint.hold != "user" and not facts.ever_released)
-    return job.held is Held.ADMIN and facts.ours
+    first = job.checkpoint.hold != "user" and not facts.ever_released
+    return job.held is Held.ADMIN and (facts.ours or (first and never(job) is not None))
 
 
 def fill(view: View, ground: Ground, placed: Mapping[str, int]) -> tuple[list[Action], list[Note]]:
@@ -83,6 +86,8 @@ class _Filling:
         self._room = Room(view.nodes)
         self.actions: list[Action] = []
         self.notes: list[Note] = []
+        self._depends = Dependencies(view.jobs, view.at)
+        self._full = {j.order[0] for j in ours if j.held is Held.NO and j.reason == "JobArrayTaskLimit"}
         self._kept: dict[tuple[float, bool], Ints] = {}
         self._reserved: Reserved | None = None
         self._tried = 0
@@ -179,6 +184,10 @@ class _Filling:
         """What keeps a job back whatever is free."""
         if facts.parked is not None:
             return f"parked: {facts.parked}; `coloc unpark {job.ref}` lets it try again"
+        if (why := self._depends.keeps(job)) is not None:
+            return why
+        if job.order[0] in self._full:
+            return "waits: as many tasks of its array run, or may start, as its owner lets run at once"
         if (soon := settling(job, self.view.at)) > 0:
             return f"was requeued just now: Slurm may start it again in {soon:.1f} s"
         cooled = None if facts.evicted_at is None else facts.evicted_at + self.policy.cooldown

@@ -10,6 +10,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from colocd.core.admission import useful_time
+from colocd.core.dependencies import Dependencies, begin_of
 from colocd.core.fill import ASIDE, rounded_up, waiting
 from colocd.core.need import counted, lead_time, needed, replicas_for
 from colocd.core.queueing import SETTLING, place_of
@@ -42,16 +43,18 @@ class Waiting(NamedTuple):
 
 def windows(view: View, starting: Collection[str] | None = None) -> dict[str, Window]:
     """Expected start of each waiting job of coloc's, by ref; none of those that are parked, that can never start, or that
-    Slurm itself keeps back (dependency, begin time, an array's limit): when that ends nobody knows.
+    a dependency or an array's limit keeps back: when that ends nobody knows.
 
     `starting`: the jobs that the plan of this view releases. Whatever the counts say, no other one starts before something
     changes. None: not known, then the counts decide.
     """
-    queue, room = [], Room(view.nodes)
+    queue, room, depends = [], Room(view.nodes), Dependencies(view.jobs, view.at)
     for job in view.jobs:
         facts = view.facts.get(job.ref, JobFacts())
         let = job.state is JobState.PENDING and job.checkpoint is not None and job.held is Held.NO
         if let and job.reason in ASIDE and not (job.restarts and job.reason == "BeginTime"):
+            continue
+        if not let and not depends.fulfilled(job):
             continue
         if facts.parked is None and (let or waiting(job, facts, view.policy)) and room.never(job) is None:
             useful = rounded_up(useful_time(job, view.policy, view, facts))
@@ -79,11 +82,11 @@ def foreseen_until(view: View) -> float | None:
 
 
 def _ready(job: Job, facts: JobFacts, view: View) -> float:
-    """Before when a job is not started: a pause, its cool-down, and Slurm's own delay after a requeue.
+    """Before when a job is not started: a pause, its cool-down, its begin time, and Slurm's own delay after a requeue.
 
     coloc cuts that delay short for the jobs that it holds and releases; of others Slurm says that their time has not come.
     """
-    times = [view.at, facts.retry_at or 0.0]
+    times = [view.at, facts.retry_at or 0.0, begin_of(job, view.at) or 0.0]
     if facts.evicted_at is not None:
         times.append(facts.evicted_at + view.policy.cooldown)
     if job.restarts and job.submitted is not None:

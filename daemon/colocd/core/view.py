@@ -54,6 +54,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `ref` is the id that Slurm's commands take (`17`, or `17_3` for an array task) and the key everywhere in coloc.
     `gpus` maps node to GPU mask while the job holds GPUs; None: it holds some, but which could not be read.
     `checkpoint` is None for a job that is not coloc's to manage.
+    `dependency`: what it waits for, in Slurm's words. `begins`: its begin time while it is held. None: none known.
     """
 
     ref: str
@@ -83,6 +84,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why coloc leaves a job with such a wish to Slurm, because of what else it asks; None: nothing else is known."""
     uid: int | None = None
     qos: str | None = None
+    dependency: str | None = None
+    begins: float | None = None
 
     @property
     def order(self) -> tuple[int, int]:
@@ -96,6 +99,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `shape` names an entry of `View.shapes`; None: topology unknown, then nothing is guaranteed there.
     `types[i]` is the gres type of GPU i (empty string: untyped). `fence`: name of coloc's reservation on it, if any.
+    `nvlink_domain` (one that spans nodes), `leaf` (its leaf switch), `block`: None: none, or not known.
     """
 
     name: str
@@ -113,11 +117,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reserved: bool = False
     """Somebody else's reservation covers it now: no fills, no reclaims."""
     nvlink_domain: str | None = None
-    """NVLink domain that spans nodes; None: none, or not known."""
     leaf: str | None = None
-    """Leaf switch; None: not known."""
     block: str | None = None
-    """Block; None: none, or not known."""
     unfit: tuple[FailedGpu, ...] = ()
     """GPUs that have failed: never free, whatever Slurm thinks."""
 

@@ -92,7 +92,8 @@ def served(
         elif (
             job.state is JobState.PENDING
             and (job.held is not Held.ADMIN or job.ref in kept)
-            and job.reason not in ("Dependency", "BeginTime")
+            and job.reason not in ("Dependency", "DependencyNeverSatisfied", "BeginTime")
+            and job.dependency is None
             and refusal(job, policy) is None
         ):
             found.append(ServiceView(spec=spec_of(job)))

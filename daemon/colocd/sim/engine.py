@@ -8,6 +8,7 @@ import msgspec
 
 from colocd.clock import Clock
 from colocd.core.view import Held, JobState
+from colocd.sim.depends import settle
 from colocd.sim.gpus import Free, GpuChoice
 from colocd.sim.life import Life
 from colocd.sim.model import ENDED, VJob, VNode, minutes
@@ -43,6 +44,7 @@ class Engine:
         self.reservations: dict[str, Reservation] = {}
         self.jobs: dict[str, VJob] = {}
         self.numbers: dict[int, list[VJob]] = {}
+        self._dependents: dict[str, VJob] = {}
         self._choice = choice
         self.timing = timing
         self._life = Life(self)
@@ -96,8 +98,21 @@ class Engine:
     def add(self, job: VJob) -> None:
         """Take a new job in."""
         self.jobs[job.ref] = job
+        if job.wanted:
+            self._dependents[job.ref] = job
         self.numbers.setdefault(job.number, []).append(job)
         self.consider(job)
+        self._settle()
+
+    def _settle(self) -> None:
+        """A job has come, started or ended: look again at those that depend on others (Slurm: once a minute, if held)."""
+        for job in [j for j in self._dependents.values() if j.state is JobState.PENDING and j.wanted]:
+            before = job.dependency
+            settle(job, self.numbers, self.wall)
+            if job.dependency != before:
+                if job.hopeless and job.held is Held.USER:
+                    job.held = Held.ADMIN  # as Slurm does, whoever held it
+                self.consider(job)
 
     def consider(self, job: VJob) -> None:
         """Put a job into, or take it out of, the waiting line after anything about it has changed."""
@@ -107,6 +122,8 @@ class Engine:
             return
         if job.held is not Held.NO:
             job.reason = "JobHeldAdmin" if job.held is Held.ADMIN else "JobHeldUser"
+        elif job.dependency is not None:
+            job.reason = "DependencyNeverSatisfied" if job.hopeless else "Dependency"
         elif job.eligible > self.at:
             job.reason = "BeginTime"
             self.after(job.eligible - self.at, job, self.consider)
@@ -131,6 +148,9 @@ class Engine:
         if sub.time_limit is not None:
             self.after(minutes(sub.time_limit) * 60.0, job, lambda j: self.kill(j, "TimeLimit"))
         self._life.begin(job)
+        self._settle()
+        for pause in {one.minutes for other in self._dependents.values() for one in other.wanted if one.minutes}:
+            self.later(60.0 * pause, self._settle)
 
     def signal(self, job: VJob, name: str, to: str) -> None:
         """Deliver a signal to a job that runs; others get none."""
@@ -181,6 +201,7 @@ class Engine:
         job.held = Held.NO
         self.consider(job)
         self.after(self.timing.remember, job, self._forget)
+        self._settle()
 
     def fail_node(self, node: VNode) -> None:
         """A node is gone: its jobs are requeued if they may be, else they have failed."""
@@ -216,6 +237,7 @@ class Engine:
 
     def _forget(self, job: VJob) -> None:
         del self.jobs[job.ref]
+        self._dependents.pop(job.ref, None)
         tasks = self.numbers[job.number]
         tasks.remove(job)
         if not tasks:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 
 from colocd.core.view import Held, Job, JobState
 from colocd.errors import SlurmRefused
+from colocd.sim.depends import conditions, settle
 from colocd.sim.engine import Engine
 from colocd.sim.model import ENDED, VJob, array_tasks, option
 from colocd.sim.program import Program
@@ -66,6 +67,12 @@ class Intake:
             held=Held.USER if sub.held else Held.NO,
         )
         job.work.at = self._engine.at
+        if (text := option(sub.options, "dependency")) is not None:
+            job.wanted, job.either = conditions(text)
+            settle(job, self._engine.numbers, self._engine.wall)
+        if (begin := option(sub.options, "begin")) is not None:
+            seconds = int(begin.removeprefix("now+"))
+            job.begins, job.eligible = self._engine.wall + seconds, self._engine.at + seconds
         job.program = self._program_for(job.show())
         return job
 

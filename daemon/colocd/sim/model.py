@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from coloc_topology.shape import Shape
 from colocd.core.comment import parse_comment, parse_request
@@ -55,6 +56,15 @@ class VJob:
     queued: tuple[object, ...] | None = None
     """The scheduler's class it waits in; None: not waiting."""
     shown: Job | None = None
+    wanted: tuple[Any, ...] = ()
+    """What it still waits for (`sim.depends.Wanted`); with `either` one of them is enough."""
+    either: bool = False
+    dependency: str | None = None
+    """The same in Slurm's words."""
+    hopeless: bool = False
+    """What it waits for cannot come true any more."""
+    begins: float | None = None
+    """Its user's begin time."""
 
     def show(self) -> Job:
         """The job as the port tells it."""
@@ -104,6 +114,8 @@ class VJob:
             checkpoint=parse_comment(self.comment),
             request=parse_request(self.comment),
             uid=self.uid,
+            dependency=self.dependency if self.state is JobState.PENDING else None,
+            begins=self.begins if self.state is JobState.PENDING and self.held is not Held.NO else None,
         )
 
 

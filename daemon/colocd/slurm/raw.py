@@ -20,7 +20,7 @@ MOST_TASKS = 1_000_000
 class RawJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A job as pyslurm has it. Times are Unix seconds, the limit minutes.
 
-    `zero`: its priority is 0. `gpus`: on each node; 0: none, or not asked for like that.
+    `zero`: its priority is 0. `gpus`: on each node; 0: none, or not asked for like that. `dependency`: as squeue tells it.
     """
 
     id: int
@@ -46,8 +46,10 @@ class RawJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reservation: str | None
     comment: str | None
     qos: str | None
+    eligible: int | None
     zero: bool
     gpus: int
+    dependency: str
 
 
 class RawNode(msgspec.Struct, array_like=True, frozen=True):
@@ -149,6 +151,8 @@ def rows_of(raw: RawJob, request: Request) -> tuple[Row, ...]:
         qos=values.word(raw.qos or ""),
         checkpoint=parse_comment(comment),
         request=parse_request(comment),
+        dependency=values.dependency(raw.dependency) if waits else None,
+        begins=None if held is Held.NO else _float(raw.eligible),
     )
     return tuple(Row(str(raw.id), nodes, msgspec.structs.replace(job, ref=ref)) for ref in refs_of(raw))
 

@@ -17,6 +17,8 @@ FIELDS = (
     *(
         "ReqNodes",
         "Reservation",
+        "Dependency",
+        "EligibleTime",
         "tres-per-job",
         "tres-per-node",
         "tres-per-socket",
@@ -136,6 +138,7 @@ def _row(field: dict[str, str]) -> Row:
     comment = "" if field["Comment"] == "(null)" else field["Comment"]
     count = max(1, values.number(field["NumNodes"].partition("-")[0]) or 1)
     total, per_node = _gpus(field, count)
+    held = _held(field) if waits else Held.NO
     job = Job(
         ref=ref,
         user=field["UserName"].strip(),
@@ -153,13 +156,15 @@ def _row(field: dict[str, str]) -> Row:
         ends=values.moment(field["EndTime"]) if ended or (not waits and time_limit is not None) else None,
         time_limit=time_limit,
         restarts=values.number(field["RestartCnt"]) or 0,
-        held=_held(field) if waits else Held.NO,
+        held=held,
         required_nodes=values.names(field["ReqNodes"]),
         reservation=values.word(field["Reservation"]),
         comment=comment,
         checkpoint=parse_comment(comment),
         request=parse_request(comment),
         qos=values.word(field["QOS"]),
+        dependency=values.dependency(field["Dependency"]) if waits else None,
+        begins=None if held is Held.NO else values.moment(field["EligibleTime"]),
     )
     return Row(field["JobID"].strip(), values.names(field["NodeList"]) if state in HOLDING else (), job)
 

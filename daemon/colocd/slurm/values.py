@@ -66,6 +66,16 @@ def names(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(4096)
+def dependency(text: str) -> str | None:
+    """What a job depends on, its conditions in a fixed order: adapters tell them in orders of their own. None: nothing."""
+    found = word(text)
+    if found is None:
+        return None
+    either = "?" if "?" in found else ","
+    return either.join(sorted(found.split(either)))
+
+
+@lru_cache(4096)
 def gpus_in(text: str) -> int:
     """GPUs in a TRES request: `gres:gpu:2`, `gres/gpu:h100:2,gres/nvme:1`, `gres:gpu` (one); 0 when there are none."""
     total = 0

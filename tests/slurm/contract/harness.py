@@ -54,6 +54,10 @@ class Backend(Protocol):
         """A user submits a held job array; returns its id."""
         ...
 
+    def held(self, words: Sequence[str], job: Submission) -> str:
+        """A user submits a held job with these words of sbatch; returns its id."""
+        ...
+
     def comment_by(self, user: str, ref: str, comment: str) -> None:
         """A user changes a job's comment; raises `SlurmRefused`."""
         ...
@@ -106,7 +110,10 @@ class Virtual:
         return self.clock.now()
 
     def array(self, tasks: str, job: Submission) -> str:
-        return self.slurm.submit(msgspec.structs.replace(job, held=True, options=(f"--array={tasks}",), requeue=True))
+        return self.held([f"--array={tasks}"], job)
+
+    def held(self, words: Sequence[str], job: Submission) -> str:
+        return self.slurm.submit(msgspec.structs.replace(job, held=True, options=tuple(words), requeue=True))
 
     def comment_by(self, user: str, ref: str, comment: str) -> None:
         self.slurm.comment_by(user, ref, comment)
@@ -179,8 +186,11 @@ class Live:
         return self._clock.now()
 
     def array(self, tasks: str, job: Submission) -> str:
-        words = [f"--job-name={job.name}", f"--gres=gpu:{job.gpus}", f"--uid={job.user}", "--output=/dev/null"]
-        said = self._cluster.run("sbatch", "--parsable", "--hold", f"--array={tasks}", *words, text=script(ENDLESS))
+        return self.held([f"--array={tasks}"], job)
+
+    def held(self, words: Sequence[str], job: Submission) -> str:
+        facts = [f"--job-name={job.name}", f"--gres=gpu:{job.gpus}", f"--uid={job.user}", "--output=/dev/null"]
+        said = self._cluster.run("sbatch", "--parsable", "--hold", *words, *facts, text=script(ENDLESS))
         return said.stdout.strip()
 
     def comment_by(self, user: str, ref: str, comment: str) -> None:

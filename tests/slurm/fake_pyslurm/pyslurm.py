@@ -58,6 +58,7 @@ class Job:
         self.time_limit, self.num_nodes, self.cpus, self.ntasks = 10, 1, 2, 1
         self.allocated_nodes, self.required_nodes, self.reservation, self.comment = "n1", None, None, None
         self.qos = "normal"
+        self.eligible_time, self.dependencies = 1000, None
         self.gres_per_node = {"gres/gpu:h100": 2}
         if ref == 18:
             self.state, self.array_id, self.array_tasks_waiting, self.priority = "PENDING", 18, "1-3,7%2", 0

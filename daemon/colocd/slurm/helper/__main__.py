@@ -33,7 +33,7 @@ JOB = (
         "state_reason",
     ),
     *("partition", "requeue_count", "submit_time", "start_time", "end_time", "time_limit", "num_nodes"),
-    *("cpus", "ntasks", "allocated_nodes", "required_nodes", "reservation", "comment", "qos"),
+    *("cpus", "ntasks", "allocated_nodes", "required_nodes", "reservation", "comment", "qos", "eligible_time"),
 )
 _UID, _USER = JOB.index("user_id"), JOB.index("user_name")
 # user_id in the place of user_name, too
@@ -81,6 +81,18 @@ def gpus_per_node(job: Any) -> int:
     return total
 
 
+def dependency(job: Any) -> str:
+    """What a job depends on, as squeue tells it; empty: nothing. `singleton` pyslurm reads as no condition at all."""
+    try:
+        found = job.dependencies
+    except Exception:  # a kind that this pyslurm does not know: as if nothing were known of it
+        return ""
+    if not found:
+        return ""
+    items = [f"{kind}:{item}" for kind, told in found.items() if isinstance(told, list) for item in told]
+    return ("?" if found.get("satisfy") == "any" else ",").join(items) or "singleton(unfulfilled)"
+
+
 class Calls:
     """The calls, by name. `slurm` is the module pyslurm."""
 
@@ -126,7 +138,7 @@ class Calls:
             self._users[uid] = value_of(job, "user_name")
         values[_USER] = self._users[uid]
         # of the priority, which Slurm raises all the time, only whether it is 0: then the job is held
-        return [*values, job.priority == 0, gpus_per_node(job)]
+        return [*values, job.priority == 0, gpus_per_node(job), dependency(job)]
 
     def nodes(self) -> list[Any]:
         """All nodes."""
