@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST := $(PY) -m pytest -q --color=no
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-routers test-evictions bench bench-forecast bench-slurm bench-lost bench-paper bench-planner bench-optimum bench-pack bench-rivals bench-replay clean
+.PHONY: help setup packages demo test lint test-fast test-crash test-slurm test-presets test-routers test-evictions bench bench-forecast bench-slurm bench-lost bench-paper bench-planner bench-optimum bench-many bench-pack bench-rivals bench-replay clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -82,6 +82,9 @@ bench-planner: setup  ## times of the planner on up to 12,500 nodes (bench-plann
 bench-optimum: setup  ## the planner against the proven optimum (bench-optimum.json); installs OR-tools
 	@$(PY) -m pip install -q "ortools>=9.10,<10"
 	@$(BENCH) bench/bench_optimum.py --json bench-optimum.json
+
+bench-many: setup  ## 64 replicas of four services at once: how near the cheapest plan (bench-many.json)
+	@$(BENCH) bench/bench_many.py --json bench-many.json
 
 bench-pack: setup  ## reclaims with and without coloc's placement of batch jobs (bench-pack.json); about ten minutes
 	@$(BENCH) bench/bench_pack.py --json bench-pack.json

@@ -72,7 +72,11 @@ class ExactSolver:
         """What fits side by side on a node, up to what is wanted; services that spread have one replica a node at most."""
         found = self._mixes.get(row)
         if found is None:
-            most = tuple(min(1, n) if spec.spread else n for spec, n in zip(self.specs, self.many, strict=True))
+            size = self.land.index.tables[int(self.land.index.shape[row])].shape.gpus
+            most = tuple(
+                min(1 if spec.spread else size // spec.gpus_per_replica, n)
+                for spec, n in zip(self.specs, self.many, strict=True)
+            )
             found = self._mixes[row] = mixes(self._searches(row), most)
         return found
 

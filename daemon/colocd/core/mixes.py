@@ -34,6 +34,7 @@ class Mixes:
         ]
         self._rooms: dict[int, int] = {}
         self._grown: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._largest: dict[tuple[int, int], list[int]] = {}
 
     def fits(self, room: int) -> int:
         """The vectors that fit into these GPUs, each replica at its level."""
@@ -76,6 +77,26 @@ class Mixes:
             if len(self._grown) >= MOST_ROOMS:
                 self._grown.clear()
             self._grown[key] = found
+        return found
+
+    def largest(self, room: int, at: int | None) -> Sequence[int]:
+        """Numbers of the vectors of `options` to which no replica can be added."""
+        key = (room, -1 if at is None else at)
+        found = self._largest.get(key)
+        if found is None:
+            inside = self.fits(room) if at is None else self.one_more(self.fits(room), at)
+            smaller = 0
+            for step, able in self._more:
+                smaller |= (inside >> step) & able
+            bits, found, nth = inside & ~smaller, [], 0
+            while bits:
+                if bits & 1:
+                    found.append(nth)
+                bits >>= 1
+                nth += 1
+            if len(self._largest) >= MOST_ROOMS:
+                self._largest.clear()
+            self._largest[key] = found
         return found
 
 

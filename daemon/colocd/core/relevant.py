@@ -36,6 +36,7 @@ class Relevance:
             short = size - have
             floors[at] = np.where(short <= 0, 0, np.maximum(each, unit * short))
             floors[at][reach < size] = NEVER
+        self._sizes, self._floors = sizes, floors
         self._set_price(sizes, floors)
 
     def _set_price(self, sizes: Sequence[int], floors: Ints) -> None:
@@ -62,10 +63,38 @@ class Relevance:
         """What so many GPUs of a node cost less than in any plan that costs less than `below`."""
         return NEVER if below >= NEVER else below - self.bound + self._pays[row] + self.price * gpus
 
+    def gains(self, worth: Sequence[int]) -> Ints:
+        """What each of `rows` gains at most, negative, when 0, 1, … GPUs of a node are worth so much to replicas."""
+        found: Ints = np.zeros(len(self.rows), dtype=np.int64)
+        for size, floors in zip(self._sizes, self._floors, strict=True):
+            np.minimum(found, floors - worth[size], out=found)
+        return found
+
     def near(self, below: int) -> Ints:
         """Rows that may be part of a plan that costs less than `below`, the most promising first."""
         some = np.flatnonzero(self.over < (NEVER >> 1 if below >= NEVER else max(1, below - self.bound)))
         return self.rows[some[np.argsort(self.over[some], kind="stable")]]
+
+
+def unit_floors(land: Ground, rows: Ints, most: int, many: int) -> Ints:
+    """What the cheapest 1, 2, … `most` GPUs of each node cost at least, each at its share of its job's key; links forgotten.
+
+    Closer than the floors of `Relevance`, and dearer to work out. `many`: replicas wanted, over which a job's nodes are split.
+    """
+    _, masks, jobs = land.contents(rows)
+    free = np.where(land.open[rows], land.free_masks[rows], 0) | land.later[rows]
+    held = masks & ~free[:, None]
+    keys = land.job_keys(jobs) // np.clip(land.index.span[jobs], 1, many)
+    unit = keys // np.maximum(popcount(held), 1)
+    dear = NEVER >> 6
+    prices: Ints = np.full((len(rows), most), dear, dtype=np.int64)
+    for gpu in range(most):
+        prices[:, gpu] = np.where(held >> gpu & 1, unit, dear).min(axis=1, initial=dear)
+        prices[free >> gpu & 1 != 0, gpu] = 0
+    prices.sort(axis=1)
+    sums: Ints = np.minimum(np.cumsum(prices, axis=1), NEVER >> 2)
+    least = np.where(held != 0, keys, dear).min(axis=1, initial=dear)
+    return np.where(sums > 0, np.maximum(sums, least[:, None]), 0)
 
 
 def _sizes(wants: Sequence[tuple[ServiceSpec, int]], most: int) -> list[int]:

@@ -15,6 +15,8 @@ from colocd.core.budgets import over_budget
 from colocd.core.exact import Clash, ExactSolver, Shared
 from colocd.core.ground import Ground
 from colocd.core.joint import Spot, place
+from colocd.core.many import ManySolver
+from colocd.core.pair_search import missed_levels
 from colocd.core.relevant import Relevance
 from colocd.core.search import NEVER, Request
 from colocd.core.service import ServiceSpec
@@ -66,8 +68,9 @@ def place_all(land: Ground, wants: Sequence[Want]) -> Joint:
     if sum(want.many for want in wants) < 2 or (served and not any(s.victims for spots in found for s in spots)):
         return best
     if math.prod(want.many + 1 for want in wants) > MOST_STATES:
-        return best._replace(gave_up=not served or Relevance(land, wants).leaves_room(best.score[-1]))
-    better = _together(land, wants, best)
+        better = _many(land, wants, best)
+    else:
+        better = _together(land, wants, best)
     if over_budget(land.view, [job.user for spots in better.spots for spot in spots for job in spot.victims]):
         return best._replace(gave_up=True)  # One after the other, each victim is counted before the next is chosen.
     return better
@@ -104,6 +107,22 @@ def _together(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
         if len(near) <= most and (best.score[-1] < below or below == known):
             return best  # Nothing cheaper has a node that was not looked at.
     return best._replace(gave_up=not served or relevance.leaves_room(best.score[-1]))
+
+
+def _many(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
+    """The best plan found by prices for as many replicas as `best` serves, found one service after the other."""
+    served = all(len(spots) == want.many for spots, want in zip(best.spots, wants, strict=True))
+    relevance = Relevance(land, wants)
+    if any(missed_levels(s.key) for spots in best.spots for s in spots) or not best.score[-1]:
+        return best._replace(gave_up=not served or relevance.leaves_room(best.score[-1]))
+    wants = [want._replace(many=len(spots)) for want, spots in zip(wants, best.spots, strict=True)]
+    used = [s.row for spots in best.spots for s in spots]
+    bound, picked = ManySolver(land, wants, relevance, used, best.score[-1]).solve()
+    found = ExactSolver(land, wants, [row for row, _, _ in picked]).carry_out(picked) if picked else None
+    if found is not None and not isinstance(found, Clash):
+        plan = Joint(tuple(tuple(s) for s in found[0]), found[1], gave_up=False)
+        best = min(best, plan, key=lambda joint: joint.score)
+    return best._replace(gave_up=not served or 100 * best.score[-1] > 102 * max(bound, relevance.bound))
 
 
 def _combined(solver: ExactSolver, relevance: Relevance, best: Joint, below: int) -> Joint | None:
