@@ -201,16 +201,14 @@ class Actor:
         kept = {row.job for row in tools.store.replicas()}
         for reservation in reservations:
             if reservation.name.startswith(FENCE_PREFIX) and reservation.name not in fences:
-                self._do(
-                    f"unfence-{reservation.name}", reservation.name, partial(tools.slurm.unreserve, reservation.name)
-                )
-                tools.tell("coloc", "sweep", f"removed the leftover fence {reservation.name}")
+                lower = partial(tools.slurm.unreserve, reservation.name)
+                if self._do(f"unfence-{reservation.name}", reservation.name, lower):
+                    tools.tell("coloc", "sweep", f"removed the leftover fence {reservation.name}")
         for job in jobs:
             key = own_key(job.comment)
             if key is None or job.state not in ALIVE or job.ref in kept or key.partition(".")[0] in keys:
                 continue
             head, _, tail = key.partition(".")
             intent = tools.store.intent(f"{head}.plug.0" if tail == "plug" else key)
-            if intent is not None:
-                self._do(f"sweep-{job.ref}", job.ref, partial(tools.slurm.cancel, [job.ref]))
+            if intent is not None and self._do(f"sweep-{job.ref}", job.ref, partial(tools.slurm.cancel, [job.ref])):
                 tools.tell("coloc", "sweep", f"ended job {job.ref}, which coloc submitted and nothing accounts for")

@@ -8,6 +8,8 @@ from colocd.core.wishes import is_wish
 from colocd.store.records import Handover, Outcome
 from colocd.store.records import HandoverState as S
 
+IN_USE = 60.0
+"""Seconds after which a fence that Slurm does not delete is left to the sweep: on a dead node jobs end when Slurm gives it up."""
 _SAFE = (S.PLANNED, S.REQUEUED, S.FREED, S.PLACED, S.VERIFIED)
 
 
@@ -32,10 +34,20 @@ def clear(tools: Tools, h: Handover, keep: str = "") -> bool:
     return placing.lower_fence(tools, h)
 
 
+def _fence_stays(tools: Tools, h: Handover) -> bool:
+    """Nothing of the handover can start any more, and its fence has been in use by ended jobs for too long."""
+    if any(job.state in placing.ALIVE for jobs in placing.own_jobs(tools, h) for job in jobs.values()):
+        return False
+    tried = [i.at for i in tools.store.intents(handover=h.id) if i.kind == "unfence"]
+    return bool(tried) and tools.clock.now() - min(tried) >= IN_USE
+
+
 def end(tools: Tools, h: Handover) -> Handover:
     """Give up: requeued victims go back to the queue, the service waits before it tries again, the operator is told."""
     # A reservation cannot be deleted while a job uses it, not even a waiting one: the job leaves it first.
-    if (is_wish(h.service) and not adoption.give_back(tools, h)) or not clear(tools, h):
+    if is_wish(h.service) and not adoption.give_back(tools, h):
+        return h
+    if not clear(tools, h) and not _fence_stays(tools, h):
         return h
     tools.store.delete_replica(h.service, h.slot)
     tools.pause_service(h.service)

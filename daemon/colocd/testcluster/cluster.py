@@ -180,6 +180,8 @@ class PrivateCluster:
     def node_down(self, name: str) -> None:
         """Cut a node's power: slurmd and all job processes there end at once, and Slurm is told that it is down."""
         self.daemons.end_node(name)
+        # 26.05 handles answers once a second: one that was on its way returns the node to service, whatever state it has.
+        self.clock.sleep(1.2)
         self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=power")
 
     def node_up(self, name: str) -> None:
