@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from coloc_cli import output, settings
+from coloc_cli import output, sbatch_room, settings
 from coloc_cli.sbatch_submit import Submission, prepare
 from colocd.clock import SystemClock
 from colocd.errors import BadFile, ColocError, SlurmUnreachable
@@ -55,9 +55,22 @@ def run(words: Sequence[str], environ: Mapping[str, str], *, config: str | None 
         output.warn(f"coloc: {output.clean(remark)}")
     if job.dry:
         _show(job)
-    else:
-        _become_sbatch(job, find_sbatch(environ, table), environ)
+        return 0
+    program = find_sbatch(environ, table)
+    if job.question is not None and (said := _refusal(job, job.question, program, environ)) is not None:
+        sys.stderr.buffer.write(said)
+        return 1
+    _become_sbatch(job, program, environ)
     return 0
+
+
+def _refusal(job: Submission, question: sbatch_room.Question, program: str, environ: Mapping[str, str]) -> bytes | None:
+    try:
+        return sbatch_room.refusal(question, job.script, program, environ)
+    except sbatch_room.Leftover as left:
+        text = f"coloc: job {left.ref} only asked Slurm whether a node is large enough, and could not be taken back"
+        output.warn(f"{text}: `scancel {left.ref}`")
+        return None
 
 
 def batch_partitions(table: Mapping[str, object], environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from coloc_cli import sbatch_mark, sbatch_script, sbatch_wishes, sbatch_wrap
+from coloc_cli import sbatch_mark, sbatch_room, sbatch_script, sbatch_wishes, sbatch_wrap
 from coloc_cli.sbatch_options import OWN, CommandLine, read
 from colocd.errors import BadRequest
 
@@ -18,7 +18,8 @@ class Submission(NamedTuple):
 
     `stream_at` is the place in `words` of a script that has to be handed over under a new name, because it could be read only
     once or coloc changed it; None: it goes to stdin, or sbatch reads the file.
-    `shown` is the script for --coloc-dry-run; None: --wrap, or not readable.
+    `shown` is the script for --coloc-dry-run; None: --wrap, or not readable. `question`: how to ask Slurm whether any node can
+    hold the job; None: there is nothing to ask, since sbatch itself would not look either, or waits for the job's end.
     """
 
     words: list[str]
@@ -28,6 +29,7 @@ class Submission(NamedTuple):
     remarks: tuple[str, ...] = ()
     dry: bool = False
     informs: bool = False
+    question: sbatch_room.Question | None = None
 
 
 def prepare(
@@ -79,7 +81,18 @@ def prepare(
     moved = line.rest < len(words) and (stream or wrapped is not None)
     if not named and (moved or by_wrap):
         ours.append(f"--job-name={'wrap' if by_wrap else os.path.basename(words[line.rest])}")
-    head = ["sbatch", *ours, *_theirs(words, line, (*drop, *(("wrap",) if by_wrap else ())))]
+    theirs = _theirs(words, line, (*drop, *(("wrap",) if by_wrap else ())))
+    question: sbatch_room.Question | None = None
+    waits = line.has("wait") or inner.has("wait") or _flag(environ.get("SBATCH_WAIT"))
+    elsewhere = line.has("clusters") or environ.get("SBATCH_CLUSTERS") or environ.get("SLURM_CLUSTERS")
+    if managed and not (waits or elsewhere or line.has("hold", "test-only") or inner.has("hold", "test-only")):
+        free = ["sbatch", *(word for word in ours if word != "--hold"), *theirs]
+        array = line.has("array") or inner.has("array") or "SBATCH_ARRAY_INX" in environ
+        asking = sbatch_room.question_words([*free, *words[line.end :]], len(free), array)
+        at = len(asking) - len(words) + line.rest if moved else None
+        named_parts = line.last("partition") or partition[0].partition("=")[2]
+        question = sbatch_room.Question(named_parts, sbatch_room.asked(line, inner, environ), asking, at)
+    head = ["sbatch", *ours, *theirs]
     return Submission(
         [*head, *words[line.end :]],
         script=wrapped or (script if stream or line.rest >= len(words) else None),
@@ -87,6 +100,7 @@ def prepare(
         shown=wrapped or script,
         remarks=() if line.has("quiet") else tuple(remarks),
         dry=own.flag("dry-run"),
+        question=question,
     )
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from coloc_cli.app import App
 from coloc_cli.main import run
 from colocd.api.server import ApiServer
 from colocd.config import ApiConfig
+from colocd.testcluster import PrivateCluster
 
 
 class FixedClock:
@@ -116,3 +118,38 @@ def fresh() -> Callable[..., subprocess.CompletedProcess[bytes]]:
         )
 
     return call
+
+
+Submit = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def submit(clean_cluster: PrivateCluster) -> Submit:
+    """`coloc-sbatch` on the cluster, in its work folder."""
+
+    def call(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        env = {**clean_cluster.environment, **python_path(), "COLOC_CONFIG": "/nowhere"}
+        return subprocess.run(
+            [sys.executable, "-m", "coloc_cli.sbatch_main", *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=env,
+            cwd=clean_cluster.work,
+            timeout=60,
+            check=False,
+        )
+
+    return call
+
+
+def job_id(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    found = re.fullmatch(r"Submitted batch job (\d+)\n", done.stdout)
+    assert found, done.stdout
+    return found.group(1)
+
+
+def facts(cluster: PrivateCluster, ref: str) -> dict[str, str]:
+    text = cluster.run("scontrol", "-o", "show", "job", ref).stdout
+    return dict(word.split("=", 1) for word in text.split() if "=" in word)

@@ -4,14 +4,13 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import FixedClock, python_path
+from tests.cli.conftest import FixedClock, Submit, facts, job_id, python_path
 
 from coloc_cli import jobmark, sbatch_mark
 from coloc_cli.jobmark import read_comment, record_checkpoint
@@ -23,39 +22,6 @@ from colocd.testcluster import PrivateCluster
 
 pytestmark = pytest.mark.slurm
 DOCS = Path(__file__).parents[2] / "docs" / "batch-users.md"
-Submit = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def submit(clean_cluster: PrivateCluster) -> Submit:
-    """`coloc-sbatch` on the cluster, in its work folder."""
-
-    def call(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        env = {**clean_cluster.environment, **python_path(), "COLOC_CONFIG": "/nowhere"}
-        return subprocess.run(
-            [sys.executable, "-m", "coloc_cli.sbatch_main", *words],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=env,
-            cwd=clean_cluster.work,
-            timeout=60,
-            check=False,
-        )
-
-    return call
-
-
-def job_id(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr
-    found = re.fullmatch(r"Submitted batch job (\d+)\n", done.stdout)
-    assert found, done.stdout
-    return found.group(1)
-
-
-def facts(cluster: PrivateCluster, ref: str) -> dict[str, str]:
-    text = cluster.run("scontrol", "-o", "show", "job", ref).stdout
-    return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
 
 def comment(cluster: PrivateCluster, ref: str) -> str:
