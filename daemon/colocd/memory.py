@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from colocd.core.dependencies import Dependencies
 from colocd.core.policy import Policy
 from colocd.core.queueing import FairClock, advance, chain
 from colocd.core.quota import Quota, steer
@@ -56,7 +57,7 @@ class Memory:
         self._last_run: dict[str, int] = {}
 
     def look(
-        self, jobs: Iterable[Job], handovers: Sequence[Handover], policy: Policy, gpus: int, now: float
+        self, jobs: Sequence[Job], handovers: Sequence[Handover], policy: Policy, gpus: int, now: float
     ) -> Remembered:
         """Bring the memory up to what Slurm says now. `gpus`: those that batch jobs could use if no service ran."""
         self._load(now)
@@ -68,7 +69,7 @@ class Memory:
         self._habits.note(known.values())
         ended = self._follow_runs(mine, known, victims, now)
         runs = run_times(self._times, [j for j in mine.values() if j.state not in _ENDED])
-        floors, tags = self._tags(mine, known, policy, runs, gpus, now)
+        floors, tags = self._tags(mine, known, policy, runs, gpus, Dependencies(jobs, now))
         changed: list[BatchJob] = []
         facts: dict[str, JobFacts] = {}
         for ref, job in mine.items():
@@ -169,15 +170,16 @@ class Memory:
         policy: Policy,
         runs: dict[str, tuple[float, ...]],
         gpus: int,
-        now: float,
+        depends: Dependencies,
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Advance the fair clock; floors for the jobs that have none yet, and the tags of all that wait."""
         assert self._clock is not None
+        now = depends.at
         alive = [j for j in mine.values() if j.state not in _ENDED]
         active: dict[str, int] = {}
         for job in alive:
             active[job.user] = active.get(job.user, 0) + (0 if job.state is JobState.PENDING else _gpus(job))
-        waiting = [j for j in alive if j.state is JobState.PENDING and not _aside(j, known.get(j.ref))]
+        waiting = [j for j in alive if j.state is JobState.PENDING and not _aside(j, known.get(j.ref), depends)]
         self._clock = clock = advance(self._clock, now, gpus, active, {j.user for j in waiting}, policy)
         old = {j.ref: known[j.ref].tag for j in alive if j.ref in known}
         floors = {j.ref: clock.floor for j in alive if old.get(j.ref) is None}
@@ -271,10 +273,10 @@ def _gpus(job: Job) -> int:
     return held or job.gpus_requested
 
 
-def _aside(job: Job, row: BatchJob | None) -> bool:
-    """Whether a pending job is in nobody's way: parked, or held by its owner's own wish."""
+def _aside(job: Job, row: BatchJob | None, depends: Dependencies) -> bool:
+    """Whether a pending job is in nobody's way: parked, held by its owner's own wish, or not to start before something else."""
     wish = job.held is Held.USER and job.checkpoint is not None and job.checkpoint.hold == "user"
-    return wish or (row is not None and row.parked is not None)
+    return wish or (row is not None and row.parked is not None) or depends.keeps(job) is not None
 
 
 def _length(run: Run) -> float:

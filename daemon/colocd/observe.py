@@ -241,7 +241,7 @@ class Observer:
         """Other people's jobs that ask for a place, as services of one replica."""
         waiting = [j.ref for j in jobs if j.request is not None and j.held is Held.ADMIN]
         kept = {ref for ref in waiting if self._store.setting(f"{KEPT}{ref}") is not None}
-        found = served(jobs, config.policy, {h.service for h in handovers}, kept)
+        found = served(jobs, config.policy, {h.service for h in handovers}, kept, now)
         return tuple(
             msgspec.structs.replace(s, retry_at=_number(self._store.setting(f"{RETRY}{s.spec.name}"))) for s in found
         )

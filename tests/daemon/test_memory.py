@@ -221,3 +221,19 @@ def test_hostile_names_and_ten_thousand_tasks(store: SqlStore) -> None:
     assert [times for kind, times in seen.runs.items() if kind != "ann/"] == [(9.0,)]
     known: list[BatchJob] = [r for r in store.jobs(unended=False) if r.ref == "5_0"]
     assert known[0].ended == "failed"
+
+
+def test_a_job_that_waits_for_another_has_no_turn_yet(store: SqlStore) -> None:
+    """It delays neither its user's other jobs nor the clock; once it could start it has its place, by when it was first seen."""
+    first = batch(1, {"n1": 0x0F})
+    chained = batch(2, dependency="afterok:1(unfulfilled)", submitted=AT - 900)
+    later = batch(3, begins=AT + 500, submitted=AT - 900)
+    own, other = batch(4, submitted=AT - 800), batch(5, user="bob", submitted=AT - 700)
+    memory = Memory(store)
+    facts = look(memory, AT, first, chained, later, own, other).facts
+    assert (facts["2"].tag, facts["3"].tag) == (None, None)
+    assert facts["4"].tag == facts["5"].tag == 0.0
+    ended = batch(1, state=JobState.DONE, held=Held.NO)
+    facts = look(memory, AT + 600, ended, chained, later, own, other).facts
+    assert all(facts[ref].tag is not None for ref in ("2", "3", "4", "5"))
+    assert (facts["4"].tag or 0.0) > (facts["2"].tag or 0.0), "one after the other again"

@@ -250,3 +250,19 @@ def test_crash_around_every_call(tmp_path: Path, hook: str) -> None:
             assert all(rig.slurm.work(r).lost == 0 for r in refs)
         finally:
             rig.close()
+
+
+def test_nobody_is_evicted_for_a_wish_that_could_not_start(rig: DaemonRig) -> None:
+    """It is held, so Slurm's reason tells neither its dependency nor its begin time."""
+    refs = fill(rig)
+    after = wish(rig, held=True, options=(f"--dependency=afterany:{refs[0]}",))
+    later = wish(rig, held=True, options=("--begin=now+200",))
+    rig.run(60)
+    assert len([job for job in rig.jobs("train") if job.state is JobState.RUNNING]) == len(refs)
+    assert rig.store.handovers() == ()
+    rig.slurm.cancel([refs[0]])
+    rig.run(60)
+    assert_placed(rig, after)
+    assert rig.slurm.jobs([later])[later].state is JobState.PENDING
+    rig.run(180)
+    assert_placed(rig, later)

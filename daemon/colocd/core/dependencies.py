@@ -87,7 +87,8 @@ class Dependencies:
     """The jobs of a view, looked up only if some job depends on another."""
 
     def __init__(self, jobs: Sequence[Job], at: float) -> None:
-        self._jobs, self._at = jobs, at
+        self.at = at
+        self._jobs = jobs
         self._by_ref: dict[str, Job] | None = None
         self._by_name: dict[tuple[str, str], list[Job]] | None = None
 
@@ -97,8 +98,8 @@ class Dependencies:
             return why
         if job.dependency is not None and not self.fulfilled(job):
             return f"waits for {waits_for(job)}"
-        if (begin := begin_of(job, self._at)) is not None:
-            return f"waits for its begin time, in {begin - self._at:.0f} s"
+        if (begin := begin_of(job, self.at)) is not None:
+            return f"waits for its begin time, in {begin - self.at:.0f} s"
         return None
 
     def fulfilled(self, job: Job) -> bool:
@@ -125,7 +126,7 @@ class Dependencies:
             since = other.started
             if not condition.minutes:
                 return other.state in _STARTED
-            return other.state in _STARTED and since is not None and since + 60 * condition.minutes <= self._at
+            return other.state in _STARTED and since is not None and since + 60 * condition.minutes <= self.at
         wanted = {
             "afterany": _ENDED,
             "afterok": (JobState.DONE,),

@@ -6,6 +6,7 @@ So they take part in the same choice of GPUs and victims, with the same explanat
 from collections.abc import Collection, Iterable
 
 from colocd.core.comment import request_problem
+from colocd.core.dependencies import begin_of
 from colocd.core.policy import Policy
 from colocd.core.service import Capacity, Load, ServiceSpec
 from colocd.core.view import Held, Job, JobState, Replica, ReplicaState, ServiceView
@@ -74,7 +75,7 @@ def refusal(job: Job, policy: Policy) -> str | None:
 
 
 def served(
-    jobs: Iterable[Job], policy: Policy, open_names: Collection[str], kept: Collection[str]
+    jobs: Iterable[Job], policy: Policy, open_names: Collection[str], kept: Collection[str], at: float
 ) -> tuple[ServiceView, ...]:
     """One-replica services for the jobs that wait for a place, and for those whose handover is open.
 
@@ -94,6 +95,7 @@ def served(
             and (job.held is not Held.ADMIN or job.ref in kept)
             and job.reason not in ("Dependency", "DependencyNeverSatisfied", "BeginTime")
             and job.dependency is None
+            and begin_of(job, at) is None
             and refusal(job, policy) is None
         ):
             found.append(ServiceView(spec=spec_of(job)))
