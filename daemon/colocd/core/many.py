@@ -5,7 +5,7 @@ the nodes that may gain are looked at closely, and priced again. The bound of th
 how far the plan may be from the cheapest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +17,11 @@ from colocd.core.ground import Ground
 from colocd.core.mixes import mixes
 from colocd.core.offers import Offers, Table, joined
 from colocd.core.openings import allowed
-from colocd.core.prices import climb, worth
+from colocd.core.prices import Priced, climb, worth
 from colocd.core.relevant import Relevance, unit_floors
 from colocd.core.search import NEVER, Request
 from colocd.core.service import ServiceSpec
+from colocd.core.standings import decided, split
 
 FIRST_STEPS = 40
 """Prices that are tried on the first nodes."""
@@ -36,6 +37,8 @@ ROUNDS = 3
 """How often the nodes to be looked at closely are chosen."""
 APART = 100
 """They are chosen anew when the others may gain more than this part of the bound in all."""
+REPAIRS = 4
+"""Plans that are made while nodes still evict the same job."""
 NEAR = (100, 20, 4)
 """Offers that cost up to this part of a known plan more than the best of their node are combined; more if need be."""
 
@@ -102,20 +105,71 @@ class ManySolver:
         for _ in range(ROUNDS):
             rows, floors, close = self._second(found.prices)
             offers = self._offers(rows[close])
-            paying = [some.that_pay(found.prices) for some in offers]
+            paying = [some.that_pay(found.prices * 9 // 8) for some in offers]
             found = climb(paying, self.many, self.gpus, found.prices, self.known)
             bound = max(bound, self._bound(found.prices, offers, rows, floors))
             if (found.bound - bound) * APART < found.bound:
                 break  # No node that was not looked at gains much at these prices.
+        if not offers:
+            return Solved(bound, None)
+        payers = self._payers(offers, found.prices)
+        if payers is None:
+            return Solved(bound, self._balanced(offers, found, self.known)[1])
         best, picked = self.known, None
-        for part in NEAR if offers else ():
-            table = joined([some.near(found.prices, max(1, self.known // part)) for some in offers])
+        for _ in range(REPAIRS):
+            # Who pays in full is dearer, so more nodes may be in the plan than at these prices.
+            sure = [some.that_pay(found.prices * 3 // 2) for some in self._offers(rows[close], payers)]
+            again = climb(sure, self.many, self.gpus, found.prices, self.known, FIRST_STEPS)
+            key, made = self._balanced(sure, again, NEVER)
+            if made is None:
+                break
+            hit = self._evicted(made)
+            clashes = {job: found[0] for job, found in hit.items() if len(found) > 1 and job not in payers}
+            if clashes:
+                payers = {**payers, **clashes}
+                continue
+            if key < best:
+                best, picked = key, made
+            now = {job: found[0] for job, found in hit.items()}
+            if now == payers:
+                break
+            payers = now
+        return Solved(bound, picked)
+
+    def _balanced(self, offers: Sequence[Offers], known: Priced, below: int) -> tuple[int, list[Picked] | None]:
+        """Key of the best plan that these offers make, and what each node does; None: none costs less than `below`."""
+        best, picked = below, None
+        for part in NEAR:
+            table = joined([some.near(known.prices, max(1, self.known // part)) for some in offers])
             made = chosen(table, self.many, self.gpus)
             if made is not None and (key := int(table.key[made].sum())) < best:
                 best, picked = key, self._picked(table, made)
-            if (best - bound) * APART < bound:
+            if (best - known.bound) * APART < known.bound:
                 break
-        return Solved(bound, picked)
+        return best, picked
+
+    def _payers(self, offers: Sequence[Offers], prices: Ints) -> dict[int, int] | None:
+        """Jobs on several nodes that one node evicts for others, too, and that node's row; None: no node shares any."""
+        if not any(some.sharing for some in offers):
+            return None
+        hit: dict[int, list[int]] = {}
+        used: dict[int, int] = {}
+        for some in offers:
+            for row, jobs, uses in some.touched(prices):
+                for job in jobs:
+                    hit.setdefault(job, []).append(row)
+                for job in uses:
+                    used[job] = used.get(job, 0) + 1
+        return {job: rows[0] for job, rows in sorted(hit.items()) if len(rows) + used.get(job, 0) > 1}
+
+    def _evicted(self, picked: Sequence[Picked]) -> dict[int, list[int]]:
+        """Jobs on several nodes that are evicted, and the rows of the nodes that do so."""
+        seen: dict[int, list[int]] = {}
+        for row, _, option in picked:
+            for job in self.land.holders(row, option.starts[1]) if option.starts is not None else ():
+                if len(job.gpus or ()) > 1:
+                    seen.setdefault(self.land.index.job_row[job.ref], []).append(row)
+        return seen
 
     def _first(self) -> Ints:
         """Nodes that are cheapest for one replica or another, those of the known plan, and the most promising in all."""
@@ -152,14 +206,13 @@ class ManySolver:
         gains[self.relevance.rows] = self.relevance.gains(values)
         closer = np.minimum((floors - np.array(values[1:])).min(axis=1), 0)
         gains[rows] = np.maximum(gains[rows], closer)
-        sharing = self.land.sharing()
         for some in offers:
             exact, _ = some.best(prices)
-            gains[some.rows] = np.where(sharing[some.rows], gains[some.rows], np.maximum(gains[some.rows], exact))
+            gains[some.rows] = np.where(some.loose, gains[some.rows], np.maximum(gains[some.rows], exact))
         return int((prices * self.many).sum()) + int(gains.sum())
 
-    def _offers(self, rows: Ints) -> list[Offers]:
-        """The offers of these nodes, by kind of node."""
+    def _offers(self, rows: Ints, payers: Mapping[int, int] | None = None) -> list[Offers]:
+        """The offers of these nodes, by kind of node; `payers`: which node evicts a job for others, None: that is open."""
         kinds: dict[tuple[int, tuple[bool, ...]], list[int]] = {}
         able = np.array([members[rows] for members in self._members]).T.tolist()
         for row, shape, mine in zip(rows.tolist(), self.land.index.shape[rows].tolist(), able, strict=True):
@@ -175,7 +228,13 @@ class ManySolver:
             most = tuple(
                 min(1 if axis.spec.spread else axis.many, size // axis.spec.gpus_per_replica) for axis in self.axes
             )
-            found.append(Offers(self.land, mixes(searches, most), searches, np.array(some, dtype=np.int64)))
+            mine_rows = np.array(some, dtype=np.int64)
+            standings = (
+                split(self.land, mine_rows, int(self.many.sum()))
+                if payers is None
+                else decided(self.land, mine_rows, payers)
+            )
+            found.append(Offers(mixes(searches, most), searches, mine_rows, standings))
         return found
 
     def _picked(self, table: Table, rows: Ints) -> list[Picked]:

@@ -1,10 +1,11 @@
 """What nodes offer for several replicas at given prices: all starts on all nodes, each with what fits beside it, as arrays.
 
 An *offer* of a node is a vector of replicas and what it costs: one replica that starts and evicts jobs, others that wait for
-what these leave. Services that ask for the same are one axis of the vectors. Jobs on several nodes count as any other.
+what these leave. Services that ask for the same are one axis of the vectors. Nodes with jobs on
+further nodes have several standings (`standings`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import cached_property
 from typing import NamedTuple
@@ -12,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from colocd.core.arrays import Bools, Ints
-from colocd.core.ground import Ground
 from colocd.core.mixes import Mixes
 from colocd.core.search import MISSED_SHIFT, NEVER, NodeSearch
+from colocd.core.standings import MOST_SHARED, Standings
 
 _DEAR = NEVER >> 1
 """Cost of an offer that there is not: more than any, and sums with prices stay in range."""
@@ -38,26 +39,33 @@ class Table(NamedTuple):
 class Offers:
     """The offers of nodes of one shape on which the same services may run. `rows`: the nodes; `mix`: what fits there.
 
-    `searches`: the search of each axis, None where it may not run on these nodes.
+    `searches`: the search of each axis, None where it may not run on these nodes. `standings`: of these nodes, in their order.
     """
 
-    def __init__(self, land: Ground, mix: Mixes, searches: Sequence[NodeSearch | None], rows: Ints) -> None:
-        self.rows, self._mix = rows, mix
+    def __init__(self, mix: Mixes, searches: Sequence[NodeSearch | None], rows: Ints, standings: Standings) -> None:
+        self.rows, self._mix, self._standings = rows, mix, standings
         self._vectors: Ints = np.array(mix.vectors, dtype=np.int64)
         self._totals = self._vectors.sum(axis=1)
-        free, masks, _ = land.contents(rows)
-        costs, later, opened = land.costs_of(rows), land.later[rows], land.open[rows]
+        self._node, self._standing = standings.node, np.arange(len(standings.node))
+        free, later, opened = standings.free, standings.later, standings.opened
+        masks, costs, must = standings.masks, standings.costs, standings.must
+        # To start nothing is no way out for a node that has to evict somebody.
+        self._idle: Ints = np.zeros(len(rows), dtype=np.int64)
+        self._idle[self._node[must.any(axis=1)]] = _DEAR
         table = next(search.table for search in searches if search is not None)
         self._shift = table.shape.gpus
         # The first column is to start nothing: what waits sits on what comes free anyway.
-        keys = [np.zeros((len(rows), 1), dtype=np.int64)]
+        keys = [np.where(must.any(axis=1), _DEAR, standings.paid)[:, None]]
         codes = [np.where(later != 0, later | np.where(opened, free, 0), 0)[:, None]]
         starts, gpus = [-1], [0]
         for at, search in enumerate(searches):
             if search is None or not len(search.subs):
                 continue
             key, room = search.with_rooms(free, masks, costs)
-            keys.append(np.where((key < 1 << MISSED_SHIFT) & opened[:, None], key, _DEAR))
+            able = (key < 1 << MISSED_SHIFT) & opened[:, None]
+            for held in np.flatnonzero(must.any(axis=0)).tolist():
+                able &= ~must[:, held, None] | ((masks[:, held, None] & search.subs) != 0)
+            keys.append(np.where(able, key + standings.paid[:, None], _DEAR))
             codes.append((room | later[:, None]) & ~search.subs & search.all | (at + 1) << self._shift)
             starts += [at] * len(search.subs)
             gpus += search.subs.tolist()
@@ -70,6 +78,18 @@ class Offers:
         self._pairs: list[int] = np.flatnonzero(met).tolist()
         self._pair: Ints = np.maximum(np.cumsum(met) - 1, 0)[every]
         self._largest = self._lists([mix.largest(*self._split(pair)) for pair in self._pairs])
+
+    @property
+    def sharing(self) -> bool:
+        """Whether some job of these nodes is on further nodes."""
+        return bool(self._standings.shared.any())
+
+    @cached_property
+    def loose(self) -> Bools:
+        """Nodes with so many shared jobs that not all standings are known: what they gain at most is not."""
+        found: Bools = np.zeros(len(self.rows), dtype=np.bool_)
+        found[self._node] = self._standings.shared.sum(axis=1) > MOST_SHARED
+        return found
 
     def _split(self, pair: int) -> tuple[int, int | None]:
         at = pair >> self._shift
@@ -84,25 +104,50 @@ class Offers:
         waits[[not found for found in lists]] = _DEAR
         return numbers, waits
 
-    def best(self, prices: Ints) -> tuple[Ints, Ints]:
-        """For each node how much its best offer costs less than it is worth, negative, else 0; and all these offers' replicas."""
+    def _over(self, prices: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """For each start of each standing what it costs above its worth; for each node the least of it, and where that is."""
         numbers, waits = self._largest
         values = (self._vectors @ prices)[numbers] - waits
         over = self._keys - values.max(axis=1)[self._pair]
         column = over.argmin(axis=1)
-        nodes = np.arange(len(column))
-        gains = over[nodes, column]
-        pays = gains < 0
-        pairs = self._pair[nodes[pays], column[pays]]
-        taken: Ints = self._vectors[numbers[pairs, values[pairs].argmax(axis=1)]].sum(axis=0)
-        return np.minimum(gains, 0), taken
+        least = over[np.arange(len(column)), column]
+        nth = np.arange(len(column))
+        if len(nth) > len(self.rows):
+            order = np.lexsort((least, self._node))
+            nth = order[np.concatenate([[True], np.diff(self._node[order]) != 0])]
+        return over, least[nth], nth, column[nth]
+
+    def best(self, prices: Ints) -> tuple[Ints, Ints]:
+        """For each node what its best offer costs above its worth, 0 at most if it may do nothing; and all their replicas."""
+        _, least, nth, column = self._over(prices)
+        numbers, waits = self._largest
+        pays = least < self._idle
+        pairs = self._pair[nth[pays], column[pays]]
+        some = numbers[pairs]
+        taken: Ints = self._vectors[
+            some[np.arange(len(some)), ((self._vectors @ prices)[some] - waits[pairs]).argmax(axis=1)]
+        ].sum(axis=0)
+        return np.minimum(least, self._idle), taken
+
+    def touched(self, prices: Ints) -> Iterator[tuple[int, list[int], tuple[int, ...]]]:
+        """Of each node that has an offer worth its cost: its row, the shared jobs that it evicts, those that it counts on."""
+        _, least, nth, column = self._over(prices)
+        found = self._standings
+        for at in np.flatnonzero(least < self._idle).tolist():
+            row, gpus = int(nth[at]), int(self._gpus[column[at]])
+            mine = self._standing[row]
+            hit = found.shared[mine] & ((found.masks[mine] & ~found.free[mine] & gpus) != 0)
+            yield int(self.rows[at]), found.jobs[mine][hit].tolist(), found.uses[mine]
 
     def that_pay(self, prices: Ints) -> "Offers":
-        """The same for the nodes only where something pays at these prices, or nearly so."""
-        gains, _ = self.best(prices * 9 // 8)
-        some = np.flatnonzero(gains)
+        """The same for the nodes only where something pays at these prices, or has to."""
+        _, least, _, _ = self._over(prices)
+        kept = (least < 0) | (self._idle > 0)
+        some = kept[self._node]
         twin = copy(self)
-        twin.rows, twin._keys, twin._pair = self.rows[some], self._keys[some], self._pair[some]
+        twin.rows, twin._idle = self.rows[kept], self._idle[kept]
+        twin._keys, twin._pair, twin._standing = self._keys[some], self._pair[some], self._standing[some]
+        twin._node = (np.cumsum(kept) - 1)[self._node[some]]
         return twin
 
     @cached_property
@@ -112,19 +157,20 @@ class Offers:
     def near(self, prices: Ints, below: int) -> Table:
         """The offers that cost less than `below` more than their node's best, the cheapest of each vector on each node."""
         worth = self._vectors @ prices
-        numbers, waits = self._largest
-        over = self._keys - (worth[numbers] - waits).max(axis=1)[self._pair]
-        base = np.minimum(over.min(axis=1), 0)
-        node, column = np.nonzero(over < (base + below)[:, None])
-        numbers, waits = (found[self._pair[node, column]] for found in self._all)
-        gaps = self._keys[node, column][:, None] - worth[numbers] + waits - base[node][:, None]
+        over, least, _, _ = self._over(prices)
+        base = np.minimum(least, self._idle)
+        row, column = np.nonzero(over < (base + below)[self._node][:, None])
+        node = self._node[row]
+        numbers, waits = (found[self._pair[row, column]] for found in self._all)
+        keys = self._keys[row, column]
+        gaps = keys[:, None] - worth[numbers] + waits - base[node][:, None]
         which, nth = np.nonzero(gaps < below)
         node, column, number, gap = node[which], column[which], numbers[which, nth], gaps[which, nth]
-        key = self._keys[node, column] + waits[which, nth]
-        # To do nothing is an offer of every node.
-        idle = np.arange(len(self.rows))
+        key = keys[which] + waits[which, nth]
+        # To do nothing is an offer of every node that has to evict nobody.
+        idle = np.flatnonzero(self._idle == 0)
         node, column = np.concatenate([idle, node]), np.concatenate([np.zeros_like(idle), column])
-        number, gap = np.concatenate([np.zeros_like(idle), number]), np.concatenate([-base, gap])
+        number, gap = np.concatenate([np.zeros_like(idle), number]), np.concatenate([-base[idle], gap])
         key = np.concatenate([np.zeros_like(idle), key])
         order = np.lexsort((column, gap, number, node))
         node, number = node[order], number[order]

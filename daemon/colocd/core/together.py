@@ -67,10 +67,10 @@ def place_all(land: Ground, wants: Sequence[Want]) -> Joint:
     served = all(len(spots) == want.many for spots, want in zip(found, wants, strict=True))
     if sum(want.many for want in wants) < 2 or (served and not any(s.victims for spots in found for s in spots)):
         return best
-    if math.prod(want.many + 1 for want in wants) > MOST_STATES:
-        better = _many(land, wants, best)
-    else:
-        better = _together(land, wants, best)
+    few = math.prod(want.many + 1 for want in wants) <= MOST_STATES
+    better = _together(land, wants, best) if few else best
+    if not few or better.gave_up:
+        better = _many(land, wants, better)
     if over_budget(land.view, [job.user for spots in better.spots for spot in spots for job in spot.victims]):
         return best._replace(gave_up=True)  # One after the other, each victim is counted before the next is chosen.
     return better
