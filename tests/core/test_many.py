@@ -5,7 +5,7 @@ from random import Random
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.core.test_relevant import crowd, gone
 from tests.helpers.views import AT, batch, service, view
@@ -73,6 +73,7 @@ def check(v: View, wants: list[Want], joint: Joint) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 20), st.booleans(), st.sampled_from(ASKED), st.booleans())
+@example(404, True, ((1, 3), (2, 2)), False)
 def test_the_bound_holds_and_the_plan_is_within_what_it_says(
     seed: int, wide: bool, asked: tuple[tuple[int, int], ...], spread: bool
 ) -> None:
@@ -132,6 +133,33 @@ def test_sixty_four_replicas_are_near_the_cheapest_plan() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("colocd.core.many.ManySolver.solve", lambda _: (0, None))
         assert place_all(ground(v), wants).score[-1] > 1.1 * joint.score[-1]
+
+
+def test_a_job_on_two_nodes_serves_replicas_of_several_services_on_both() -> None:
+    """For two replicas of one service a job on two whole nodes is too dear, for all eight two such jobs are the cheapest."""
+    pairs = [batch(k, {f"n{2 * k - 1}": 0xFF, f"n{2 * k}": 0xFF}, started=AT - 500 - k) for k in (1, 2)]
+    cheap = [batch(10 + n, {f"n{n}": 0x0F}, started=AT - 800) for n in range(5, 15)]
+    dear = [batch(30 + n, {f"n{n}": 0xF0}, checkpoint=None) for n in range(5, 15)]
+    v = view(*pairs, *cheap, *dear, nodes=14)
+    wants = [Want(service(name, gpus_per_replica=4, link_level="SYS"), 2) for name in "abcd"]
+    joint = by_prices(v, wants)
+    check(v, wants, joint)
+    assert gone(joint) == ["1", "2"]
+    assert not joint.gave_up
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("colocd.core.many.ManySolver.solve", lambda _: (0, None))
+        assert len(gone(by_prices(v, wants))) > 2
+
+
+def test_a_crowd_of_jobs_on_two_nodes_is_planned_cheaper_than_one_service_after_the_other() -> None:
+    v = crowd(Random(5), 60, wide=True)
+    wants = [Want(service(name, gpus_per_replica=size), 10) for name, size in zip("abcd", (1, 2, 4, 4), strict=True)]
+    joint = place_all(ground(v), wants)
+    check(v, wants, joint)
+    assert bound(v, wants, joint) <= joint.score[-1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("colocd.core.many.ManySolver.solve", lambda _: (0, None))
+        assert place_all(ground(v), wants).score[-1] > 1.05 * joint.score[-1]
 
 
 def test_services_that_ask_for_the_same_are_served_by_priority() -> None:

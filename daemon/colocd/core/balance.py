@@ -13,7 +13,7 @@ from colocd.core.arrays import Ints
 from colocd.core.offers import Table
 from colocd.core.search import NEVER
 
-MOST_OFFERS = 400
+MOST_OFFERS = 300
 """Offers that are combined, besides those that are chosen."""
 MOST_CELLS = 4096
 """States of the window."""
@@ -23,6 +23,8 @@ MARGIN = 4
 
 def chosen(table: Table, many: Ints, gpus: Sequence[int]) -> Ints | None:
     """The rows of the table that make up a plan, one for each node that does something; None: none was found."""
+    if not len(table.node):
+        return None
     first = np.flatnonzero(np.concatenate([[True], table.node[1:] != table.node[:-1]]))
     group = np.cumsum(np.concatenate([[0], table.node[1:] != table.node[:-1]]))
     at = _exchanged(table, group, first, many, np.array(gpus, dtype=np.int64))

@@ -21,6 +21,7 @@ from colocd.core.prices import Priced, climb, worth
 from colocd.core.relevant import Relevance, unit_floors
 from colocd.core.search import NEVER, Request
 from colocd.core.service import ServiceSpec
+from colocd.core.shares import shifted
 from colocd.core.standings import decided, split
 
 FIRST_STEPS = 40
@@ -33,11 +34,17 @@ MOST_CELLS = 1 << 15
 """Nodes times starts that are looked at closely."""
 MOST_GPUS = 8
 """Larger nodes are not looked at: too many sets of GPUs may be left on them."""
-ROUNDS = 3
+ROUNDS = 2
 """How often the nodes to be looked at closely are chosen."""
 APART = 100
 """They are chosen anew when the others may gain more than this part of the bound in all."""
-REPAIRS = 4
+MOST_NEAR = 400
+"""Offers among which a plan was found, beyond which no more are combined."""
+SHIFTS = 8
+"""How often the keys of jobs on several nodes are shifted between these."""
+SHIFT_STEPS = 10
+"""Prices that are tried after each shift."""
+REPAIRS = 3
 """Plans that are made while nodes still evict the same job."""
 NEAR = (100, 20, 4)
 """Offers that cost up to this part of a known plan more than the best of their node are combined; more if need be."""
@@ -112,9 +119,11 @@ class ManySolver:
                 break  # No node that was not looked at gains much at these prices.
         if not offers:
             return Solved(bound, None)
-        payers = self._payers(offers, found.prices)
-        if payers is None:
+        if not any(some.sharing for some in offers):
             return Solved(bound, self._balanced(offers, found, self.known)[1])
+        wanting, found = self._shared(offers, found)
+        bound = max(bound, self._bound(found.prices, [*offers, *wanting], rows, floors))
+        payers = self._payers(wanting, found.prices)
         best, picked = self.known, None
         for _ in range(REPAIRS):
             # Who pays in full is dearer, so more nodes may be in the plan than at these prices.
@@ -125,8 +134,9 @@ class ManySolver:
                 break
             hit = self._evicted(made)
             clashes = {job: found[0] for job, found in hit.items() if len(found) > 1 and job not in payers}
-            if clashes:
-                payers = {**payers, **clashes}
+            if clashes or not payers.keys() <= hit.keys():
+                # Others count on a job that its payer has no use for: it is no longer shared.
+                payers = {job: row for job, row in payers.items() if job in hit} | clashes
                 continue
             if key < best:
                 best, picked = key, made
@@ -144,22 +154,35 @@ class ManySolver:
             made = chosen(table, self.many, self.gpus)
             if made is not None and (key := int(table.key[made].sum())) < best:
                 best, picked = key, self._picked(table, made)
-            if (best - known.bound) * APART < known.bound:
+            near = (best - known.bound) * APART < known.bound or len(table.node) > MOST_NEAR
+            if picked is not None and near:
                 break
         return best, picked
 
-    def _payers(self, offers: Sequence[Offers], prices: Ints) -> dict[int, int] | None:
-        """Jobs on several nodes that one node evicts for others, too, and that node's row; None: no node shares any."""
-        if not any(some.sharing for some in offers):
-            return None
+    def _shared(self, offers: Sequence[Offers], found: Priced) -> tuple[list[Offers], Priced]:
+        """The offers that matter, with jobs on several nodes charged to those that want them, and their prices."""
+        wanting = [some.that_pay(found.prices * 5 // 4) for some in offers]
+        best, known = found, [some.shares for some in wanting]
+        for nth in range(SHIFTS):
+            if not shifted(wanting, found.prices, 2 + nth):
+                break
+            found = climb(wanting, self.many, self.gpus, found.prices, self.known // 16, SHIFT_STEPS)
+            if found.bound > best.bound:
+                best, known = found, [some.shares for some in wanting]
+        for some, shares in zip(wanting, known, strict=True):
+            some.reprice(shares)
+        return wanting, best
+
+    def _payers(self, offers: Sequence[Offers], prices: Ints) -> dict[int, int]:
+        """Jobs on several nodes that one node evicts for others, too, and that node's row."""
         hit: dict[int, list[int]] = {}
         used: dict[int, int] = {}
         for some in offers:
-            for row, jobs, uses in some.touched(prices):
-                for job in jobs:
-                    hit.setdefault(job, []).append(row)
-                for job in uses:
-                    used[job] = used.get(job, 0) + 1
+            hits, uses = some.touched(prices)
+            for node, column in zip(*(at.tolist() for at in np.nonzero(hits)), strict=True):
+                hit.setdefault(int(some.jobs[node, column]), []).append(int(some.rows[node]))
+            for job in some.jobs[uses].tolist():
+                used[job] = used.get(job, 0) + 1
         return {job: rows[0] for job, rows in sorted(hit.items()) if len(rows) + used.get(job, 0) > 1}
 
     def _evicted(self, picked: Sequence[Picked]) -> dict[int, list[int]]:
@@ -208,7 +231,7 @@ class ManySolver:
         gains[rows] = np.maximum(gains[rows], closer)
         for some in offers:
             exact, _ = some.best(prices)
-            gains[some.rows] = np.where(some.loose, gains[some.rows], np.maximum(gains[some.rows], exact))
+            gains[some.rows] = np.where(some.loose, gains[some.rows], exact)
         return int((prices * self.many).sum()) + int(gains.sum())
 
     def _offers(self, rows: Ints, payers: Mapping[int, int] | None = None) -> list[Offers]:

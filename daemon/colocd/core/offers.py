@@ -5,7 +5,7 @@ what these leave. Services that ask for the same are one axis of the vectors. No
 further nodes have several standings (`standings`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from typing import NamedTuple
@@ -43,41 +43,52 @@ class Offers:
     """
 
     def __init__(self, mix: Mixes, searches: Sequence[NodeSearch | None], rows: Ints, standings: Standings) -> None:
-        self.rows, self._mix, self._standings = rows, mix, standings
+        self.rows, self._mix, self._searches, self._standings = rows, mix, searches, standings
         self._vectors: Ints = np.array(mix.vectors, dtype=np.int64)
         self._totals = self._vectors.sum(axis=1)
-        self._node, self._standing = standings.node, np.arange(len(standings.node))
         free, later, opened = standings.free, standings.later, standings.opened
-        masks, costs, must = standings.masks, standings.costs, standings.must
+        must = standings.must
         # To start nothing is no way out for a node that has to evict somebody.
         self._idle: Ints = np.zeros(len(rows), dtype=np.int64)
-        self._idle[self._node[must.any(axis=1)]] = _DEAR
+        self._idle[standings.node[must.any(axis=1)]] = _DEAR
         table = next(search.table for search in searches if search is not None)
         self._shift = table.shape.gpus
         # The first column is to start nothing: what waits sits on what comes free anyway.
-        keys = [np.where(must.any(axis=1), _DEAR, standings.paid)[:, None]]
         codes = [np.where(later != 0, later | np.where(opened, free, 0), 0)[:, None]]
-        starts, gpus = [-1], [0]
+        keys, starts, gpus = [], [-1], [0]
         for at, search in enumerate(searches):
-            if search is None or not len(search.subs):
-                continue
-            key, room = search.with_rooms(free, masks, costs)
-            able = (key < 1 << MISSED_SHIFT) & opened[:, None]
-            for held in np.flatnonzero(must.any(axis=0)).tolist():
-                able &= ~must[:, held, None] | ((masks[:, held, None] & search.subs) != 0)
-            keys.append(np.where(able, key + standings.paid[:, None], _DEAR))
-            codes.append((room | later[:, None]) & ~search.subs & search.all | (at + 1) << self._shift)
-            starts += [at] * len(search.subs)
-            gpus += search.subs.tolist()
-        self._keys: Ints = np.concatenate(keys, axis=1)
-        every: Ints = np.concatenate(codes, axis=1)
+            if search is not None and len(search.subs):
+                key, room = search.with_rooms(free, standings.masks, standings.costs)
+                keys.append(key)
+                codes.append((room | later[:, None]) & ~search.subs & search.all | (at + 1) << self._shift)
+                starts += [at] * len(search.subs)
+                gpus += search.subs.tolist()
         self._starts, self._gpus = np.array(starts), np.array(gpus)
+        self._keys = self._paid(keys)
+        every: Ints = np.concatenate(codes, axis=1)
         # What is beside a start depends on the service and on the room that is left only: few pairs in all.
         met: Bools = np.zeros((len(searches) + 1) << self._shift, dtype=np.bool_)
         met[every[self._keys < _DEAR]] = True
         self._pairs: list[int] = np.flatnonzero(met).tolist()
         self._pair: Ints = np.maximum(np.cumsum(met) - 1, 0)[every]
         self._largest = self._lists([mix.largest(*self._split(pair)) for pair in self._pairs])
+
+    def _paid(self, found: Sequence[Ints]) -> Ints:
+        """Keys of all starts with what the standings cost; `found`: of the starts of each service alone."""
+        standings = self._standings
+        keys: Ints = np.concatenate([np.zeros((len(standings.node), 1), dtype=np.int64), *found], axis=1)
+        able = keys < 1 << MISSED_SHIFT
+        able[:, 1:] &= standings.opened[:, None]
+        for held in np.flatnonzero(standings.must.any(axis=0)).tolist():
+            able &= ~standings.must[:, held, None] | ((standings.masks[:, held, None] & self._gpus) != 0)
+        return np.where(able, keys + standings.paid[:, None], _DEAR)
+
+    def reprice(self, shares: Ints) -> None:
+        """From now on the shared jobs cost each node so much; a row a node, a column a job."""
+        self.shares = shares
+        standings = self._standings = self._standings.priced(shares)
+        searches = [search for search in self._searches if search is not None and len(search.subs)]
+        self._keys = self._paid([s.candidates(standings.free, standings.masks, standings.costs) for s in searches])
 
     @property
     def sharing(self) -> bool:
@@ -88,8 +99,28 @@ class Offers:
     def loose(self) -> Bools:
         """Nodes with so many shared jobs that not all standings are known: what they gain at most is not."""
         found: Bools = np.zeros(len(self.rows), dtype=np.bool_)
-        found[self._node] = self._standings.shared.sum(axis=1) > MOST_SHARED
+        found[self._standings.node] = self._standings.shared.sum(axis=1) > MOST_SHARED
         return found
+
+    @cached_property
+    def shared(self) -> Bools:
+        """The jobs of each node that are on further nodes; a row a node, a column a job."""
+        return self._standings.shared[self._alone]
+
+    @cached_property
+    def jobs(self) -> Ints:
+        """The rows of the jobs of each node; a row a node, a column a job."""
+        return self._standings.jobs[self._alone]
+
+    @cached_property
+    def shares(self) -> Ints:
+        """What they cost each node."""
+        return self._standings.costs[self._alone]
+
+    @property
+    def _alone(self) -> Ints:
+        """The standing of each node in which nobody evicts its jobs from elsewhere: the first one."""
+        return np.flatnonzero(np.concatenate([[True], np.diff(self._standings.node) != 0]))
 
     def _split(self, pair: int) -> tuple[int, int | None]:
         at = pair >> self._shift
@@ -113,8 +144,8 @@ class Offers:
         least = over[np.arange(len(column)), column]
         nth = np.arange(len(column))
         if len(nth) > len(self.rows):
-            order = np.lexsort((least, self._node))
-            nth = order[np.concatenate([[True], np.diff(self._node[order]) != 0])]
+            order = np.lexsort((least, self._standings.node))
+            nth = order[np.concatenate([[True], np.diff(self._standings.node[order]) != 0])]
         return over, least[nth], nth, column[nth]
 
     def best(self, prices: Ints) -> tuple[Ints, Ints]:
@@ -129,25 +160,25 @@ class Offers:
         ].sum(axis=0)
         return np.minimum(least, self._idle), taken
 
-    def touched(self, prices: Ints) -> Iterator[tuple[int, list[int], tuple[int, ...]]]:
-        """Of each node that has an offer worth its cost: its row, the shared jobs that it evicts, those that it counts on."""
+    def touched(self, prices: Ints) -> tuple[Bools, Bools]:
+        """The shared jobs that each node's best offer evicts, and those that it counts on; as `shared`."""
         _, least, nth, column = self._over(prices)
         found = self._standings
-        for at in np.flatnonzero(least < self._idle).tolist():
-            row, gpus = int(nth[at]), int(self._gpus[column[at]])
-            mine = self._standing[row]
-            hit = found.shared[mine] & ((found.masks[mine] & ~found.free[mine] & gpus) != 0)
-            yield int(self.rows[at]), found.jobs[mine][hit].tolist(), found.uses[mine]
+        pays = (least < self._idle)[:, None]
+        hit = found.shared[nth] & ((found.masks[nth] & ~found.free[nth][:, None] & self._gpus[column][:, None]) != 0)
+        return hit & pays, found.struck[nth] & pays
 
     def that_pay(self, prices: Ints) -> "Offers":
         """The same for the nodes only where something pays at these prices, or has to."""
         _, least, _, _ = self._over(prices)
         kept = (least < 0) | (self._idle > 0)
-        some = kept[self._node]
+        some = kept[self._standings.node]
         twin = copy(self)
+        for name in ("loose", "shared", "jobs", "shares"):
+            twin.__dict__.pop(name, None)
         twin.rows, twin._idle = self.rows[kept], self._idle[kept]
-        twin._keys, twin._pair, twin._standing = self._keys[some], self._pair[some], self._standing[some]
-        twin._node = (np.cumsum(kept) - 1)[self._node[some]]
+        twin._keys, twin._pair = self._keys[some], self._pair[some]
+        twin._standings = self._standings.only(some, (np.cumsum(kept) - 1)[self._standings.node[some]])
         return twin
 
     @cached_property
@@ -159,8 +190,8 @@ class Offers:
         worth = self._vectors @ prices
         over, least, _, _ = self._over(prices)
         base = np.minimum(least, self._idle)
-        row, column = np.nonzero(over < (base + below)[self._node][:, None])
-        node = self._node[row]
+        row, column = np.nonzero(over < (base + below)[self._standings.node][:, None])
+        node = self._standings.node[row]
         numbers, waits = (found[self._pair[row, column]] for found in self._all)
         keys = self._keys[row, column]
         gaps = keys[:, None] - worth[numbers] + waits - base[node][:, None]

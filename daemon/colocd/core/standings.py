@@ -12,7 +12,7 @@ import numpy as np
 from colocd.core.arrays import Bools, Ints
 from colocd.core.ground import Ground
 
-MOST_SHARED = 3
+MOST_SHARED = 4
 """Jobs of one node that are on further nodes, up to which all ways to evict them from elsewhere are looked at."""
 
 
@@ -21,7 +21,7 @@ class Standings(NamedTuple):
 
     `node`: which of the nodes; `free`, `later`: GPUs that are free, and that come free without an eviction here; `masks`, `jobs`,
     `costs`: GPUs, rows and keys of the jobs that may be evicted here; `shared`: which of them are on further nodes; `must`: which
-    of them have to be; `paid`: what the jobs evicted elsewhere cost this node; `uses`: the rows of these.
+    of them have to be; `struck`: which are evicted elsewhere, `paid`: what these cost this node.
     """
 
     node: Ints
@@ -33,18 +33,28 @@ class Standings(NamedTuple):
     costs: Ints
     shared: Bools
     must: Bools
+    struck: Bools
     paid: Ints
-    uses: list[tuple[int, ...]]
+
+    def only(self, some: Bools, node: Ints) -> "Standings":
+        """Some of the standings, of nodes that are numbered so from now on."""
+        return Standings._make([node, *(column[some] for column in self[1:])])
+
+    def priced(self, shares: Ints) -> "Standings":
+        """The same when shared jobs cost each node so much; a row a node, a column a job."""
+        costs = shares[self.node]
+        paid: Ints = np.where(self.struck, costs, 0).sum(axis=1)
+        return self._replace(costs=np.where(self.shared, costs, self.costs), paid=paid)
 
 
 def plain(land: Ground, rows: Ints) -> Standings:
     """One standing a node: a job on several nodes is a victim as any other."""
     free, masks, jobs = land.contents(rows)
     shared = (masks != 0) & (land.index.span[jobs] > 1)
-    nobody = np.zeros(len(rows), dtype=np.int64)
+    nobody = np.zeros_like(shared)
     return Standings(
-        np.arange(len(rows)), free, land.later[rows].copy(), land.open[rows], masks, jobs, land.costs_of(rows), shared,
-        np.zeros_like(shared), nobody, [()] * len(rows),
+        np.arange(len(rows)), free, land.later[rows], land.open[rows], masks, jobs, land.costs_of(rows), shared,
+        nobody, nobody.copy(), np.zeros(len(rows), dtype=np.int64),
     )  # fmt: skip
 
 
@@ -67,31 +77,16 @@ def split(land: Ground, rows: Ints, many: int) -> Standings:
             which.append(nth)
             used.append(tuple(compress(mine, word)))
     at = np.array(which)
-    free, later, opened, masks, jobs = (column[at] for column in all_in[1:6])
-    found = Standings(
-        at,
-        free,
-        later,
-        opened,
-        masks,
-        jobs,
-        costs[at],
-        all_in.shared[at],
-        all_in.must[at],
-        all_in.paid[at],
-        [()] * len(at),
-    )
+    found = Standings._make([at, *(column[at] for column in all_in._replace(costs=costs)[1:])])
     for nth, struck in enumerate(used):
         _strike(found, nth, struck)
-        found.paid[nth] = sum(int(found.costs[nth, column]) for column in struck)
-        found.uses[nth] = tuple(int(found.jobs[nth, column]) for column in struck)
-    return found
+    return found.priced(costs)
 
 
 def decided(land: Ground, rows: Ints, payers: Mapping[int, int]) -> Standings:
     """One standing a node: the job of each row of `payers` is evicted by that node, and the others count on it."""
     found = plain(land, rows)
-    found = found._replace(masks=found.masks.copy(), uses=[()] * len(rows))
+    found = found._replace(masks=found.masks.copy())
     for nth, column in zip(*np.nonzero(found.shared), strict=True):
         payer = payers.get(int(found.jobs[nth, column]))
         if payer == rows[nth]:
@@ -108,4 +103,4 @@ def _strike(found: Standings, nth: int, columns: tuple[int, ...]) -> None:
     for column in columns:
         found.later[nth] |= found.masks[nth, column] & ~found.free[nth]
         found.masks[nth, column] = 0
-        found.shared[nth, column] = False
+        found.shared[nth, column], found.struck[nth, column] = False, True
