@@ -13,7 +13,7 @@ from colocd.core.arrays import Ints
 from colocd.core.offers import Table
 from colocd.core.search import NEVER
 
-MOST_OFFERS = 300
+MOST_OFFERS = 240
 """Offers that are combined, besides those that are chosen."""
 MOST_CELLS = 4096
 """States of the window."""

@@ -46,7 +46,7 @@ SHIFT_STEPS = 10
 """Prices that are tried after each shift."""
 REPAIRS = 3
 """Plans that are made while nodes still evict the same job."""
-NEAR = (100, 20, 4)
+NEAR = (800, 50, 4)
 """Offers that cost up to this part of a known plan more than the best of their node are combined; more if need be."""
 
 
@@ -148,14 +148,16 @@ class ManySolver:
 
     def _balanced(self, offers: Sequence[Offers], known: Priced, below: int) -> tuple[int, list[Picked] | None]:
         """Key of the best plan that these offers make, and what each node does; None: none costs less than `below`."""
-        best, picked = below, None
+        best, picked, least = below, None, NEVER
         for part in NEAR:
             table = joined([some.near(known.prices, max(1, self.known // part)) for some in offers])
             made = chosen(table, self.many, self.gpus)
-            if made is not None and (key := int(table.key[made].sum())) < best:
-                best, picked = key, self._picked(table, made)
-            near = (best - known.bound) * APART < known.bound or len(table.node) > MOST_NEAR
-            if picked is not None and near:
+            if made is None:
+                continue
+            least = min(least, int(table.key[made].sum()))
+            if least < best:
+                best, picked = least, self._picked(table, made)
+            if (least - known.bound) * APART < known.bound or len(table.node) > MOST_NEAR:
                 break
         return best, picked
 
