@@ -89,6 +89,8 @@ def test_the_bound_holds_and_the_plan_is_within_what_it_says(
         assert joint.score[-1] >= least
     if not joint.gave_up:
         assert 100 * joint.score[-1] <= 102 * least
+    if joint.less is not None:
+        assert 100 * least >= (100 - joint.less) * joint.score[-1]
 
 
 @settings(max_examples=30, deadline=None)

@@ -58,7 +58,8 @@ def plan(view: View, index: PlannerIndex | None = None) -> Plan:
             notes += told
             placed[ask.spec.name] = len(spots)
         if joint.gave_up:
-            text = "cheaper ways to place replicas together were not all tried: one may cost over 2 % less"
+            less = "over 2 %" if joint.less is None else f"up to {joint.less} %"
+            text = f"cheaper ways to place replicas together were not all tried: one may cost {less} less"
             notes.append(Note(subject="coloc", text=text))
     actions += groups.actions
     notes += groups.notes

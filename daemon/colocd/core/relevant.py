@@ -55,10 +55,6 @@ class Relevance:
         self.over: Ints = (floors - self.price * gpus).min(axis=0, initial=NEVER)
         self._pays = dict(zip(self.rows.tolist(), np.minimum(self.over, 0).tolist(), strict=True))
 
-    def leaves_room(self, key: int) -> bool:
-        """Whether a plan of this key may cost more than 2 % above the cheapest one."""
-        return 100 * key > 102 * self.bound
-
     def limit(self, row: int, below: int, gpus: int) -> int:
         """What so many GPUs of a node cost less than in any plan that costs less than `below`."""
         return NEVER if below >= NEVER else below - self.bound + self._pays[row] + self.price * gpus

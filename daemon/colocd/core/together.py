@@ -43,11 +43,15 @@ class Want(NamedTuple):
 
 
 class Joint(NamedTuple):
-    """Places per wanted service (in the order asked), what is left, and whether a bound ended the search."""
+    """Places per wanted service (in the order asked), what is left, and whether a bound ended the search.
+
+    `less`: per cent of its cost that the cheapest plan costs less at most, where the search was ended; None: nobody knows.
+    """
 
     spots: tuple[tuple[Spot, ...], ...]
     land: Ground
     gave_up: bool
+    less: int | None = None
 
     @property
     def score(self) -> tuple[int, ...]:
@@ -102,11 +106,11 @@ def _together(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
             # Nodes that share many jobs: which of these are shared is tried step by step, and nobody knows whether that is best.
             rows = sorted(relevance.near(known).tolist()[:FIRST_ROWS])
             best = _improve(ExactSolver(land, wants, rows), best)
-            return best._replace(gave_up=not served or relevance.leaves_room(best.score[-1]))
+            return _told(best, served, relevance.bound)
         best = better
         if len(near) <= most and (best.score[-1] < below or below == known):
             return best  # Nothing cheaper has a node that was not looked at.
-    return best._replace(gave_up=not served or relevance.leaves_room(best.score[-1]))
+    return _told(best, served, relevance.bound)
 
 
 def _many(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
@@ -114,7 +118,7 @@ def _many(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
     served = all(len(spots) == want.many for spots, want in zip(best.spots, wants, strict=True))
     relevance = Relevance(land, wants)
     if any(missed_levels(s.key) for spots in best.spots for s in spots) or not best.score[-1]:
-        return best._replace(gave_up=not served or relevance.leaves_room(best.score[-1]))
+        return _told(best, served, relevance.bound)
     wants = [want._replace(many=len(spots)) for want, spots in zip(wants, best.spots, strict=True)]
     used = [s.row for spots in best.spots for s in spots]
     bound, picked = ManySolver(land, wants, relevance, used, best.score[-1]).solve()
@@ -122,7 +126,14 @@ def _many(land: Ground, wants: Sequence[Want], best: Joint) -> Joint:
     if found is not None and not isinstance(found, Clash):
         plan = Joint(tuple(tuple(s) for s in found[0]), found[1], gave_up=False)
         best = min(best, plan, key=lambda joint: joint.score)
-    return best._replace(gave_up=not served or 100 * best.score[-1] > 102 * max(bound, relevance.bound))
+    return _told(best, served, max(bound, relevance.bound))
+
+
+def _told(best: Joint, served: bool, bound: int) -> Joint:
+    """A plan found by a search that was ended; `bound`: what no plan costs less than, if all are `served`."""
+    key = best.score[-1]
+    near = served and 100 * key <= 102 * bound
+    return best._replace(gave_up=not near, less=None if near or not served else -(100 * (bound - key) // key))
 
 
 def _combined(solver: ExactSolver, relevance: Relevance, best: Joint, below: int) -> Joint | None:
