@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from colocd.core.dependencies import Dependencies
+from colocd.core.fill import ASIDE
 from colocd.core.policy import Policy
 from colocd.core.queueing import FairClock, advance, chain
 from colocd.core.quota import Quota, steer
@@ -116,11 +117,7 @@ class Memory:
             self._quota = _read(self._store, QUOTA, Quota) or Quota(at=now)
 
     def _follow_runs(
-        self,
-        mine: dict[str, Job],
-        known: dict[str, BatchJob],
-        victims: dict[str, Handover],
-        now: float,
+        self, mine: dict[str, Job], known: dict[str, BatchJob], victims: dict[str, Handover], now: float
     ) -> dict[str, Run]:
         """Open, refresh and close runs; returns those that ended now, by ref."""
         assert self._open is not None
@@ -216,9 +213,10 @@ def follow(old: BatchJob | None, job: Job, victim: bool, ended: Run | None, now:
         new = msgspec.structs.replace(new, released_at=None, retry_at=None, ever_released=True)
         if not victim:
             new = msgspec.structs.replace(new, ours=False)
-    elif job.state is JobState.PENDING and job.held is Held.NO and not victim and new.released_at is None:
-        # Released by somebody else, or by coloc just before it ended: from now on it has its time to start.
-        new = msgspec.structs.replace(new, released_at=now, ever_released=True, ours=False)
+    elif job.state is JobState.PENDING and job.held is Held.NO and not victim:
+        # Released, maybe by somebody else, or by coloc just before it ended. Its time to start begins when Slurm may start it.
+        begun = None if job.reason in ASIDE else now if new.released_at is None else new.released_at
+        new = msgspec.structs.replace(new, released_at=begun, ever_released=True, ours=False)
     if ended is not None:
         new = after_run(new, job, ended, now)
     return new if new == old else msgspec.structs.replace(new, last_seen=now)

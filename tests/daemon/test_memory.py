@@ -237,3 +237,18 @@ def test_a_job_that_waits_for_another_has_no_turn_yet(store: SqlStore) -> None:
     facts = look(memory, AT + 600, ended, chained, later, own, other).facts
     assert all(facts[ref].tag is not None for ref in ("2", "3", "4", "5"))
     assert (facts["4"].tag or 0.0) > (facts["2"].tag or 0.0), "one after the other again"
+
+
+@pytest.mark.parametrize("reason", ["JobArrayTaskLimit", "Dependency", "BeginTime"])
+def test_the_time_to_start_begins_when_slurm_may_start_it(store: SqlStore, reason: str) -> None:
+    """Else a task that waited long for its array's limit would be taken back in the very moment in which it may start."""
+    store.put_jobs(
+        [BatchJob(ref="1", user="ann", name="job1", first_seen=AT, last_seen=AT, released_at=AT, ever_released=True)]
+    )
+    memory = Memory(store)
+    kept_back, free = (batch(1, held=Held.NO, reason=word) for word in (reason, "Resources"))
+    assert look(memory, AT + 5, batch(1, held=Held.NO, reason="None")).facts["1"].released_at == AT
+    facts = look(memory, AT + 5000, kept_back).facts["1"]
+    assert (facts.released_at, facts.ever_released) == (None, True)
+    assert look(memory, AT + 5010, free).facts["1"].released_at == AT + 5010
+    assert look(memory, AT + 5020, free).facts["1"].released_at == AT + 5010

@@ -233,7 +233,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     evictions: int = 0
     evicted_at: float | None = None
     released_at: float | None = None
-    """When coloc released it last; None: never, or taken back since."""
+    """When it was released, or Slurm could first start it after that; None: never, or taken back since."""
     ever_released: bool = False
     retry_at: float | None = None
     ours: bool = False
