@@ -208,7 +208,7 @@ class ManySolver:
 
     def _second(self, prices: Ints) -> tuple[Ints, Ints, Ints]:
         """The nodes that may gain at these prices, their floors, and which of them are to be looked at closely."""
-        values = worth((prices * 17 // 16).tolist(), self.gpus, self._size)
+        values = worth((prices * 9 // 8).tolist(), self.gpus, self._size)
         gains = self.relevance.gains(values)
         near = np.flatnonzero(gains < 0)
         if len(near) > MOST_BOUNDED:
