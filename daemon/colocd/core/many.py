@@ -21,7 +21,7 @@ from colocd.core.prices import Priced, climb, worth
 from colocd.core.relevant import Relevance, unit_floors
 from colocd.core.search import NEVER, Request
 from colocd.core.service import ServiceSpec
-from colocd.core.shares import shifted
+from colocd.core.shares import common_payers, partners, shifted
 from colocd.core.standings import decided, split
 
 FIRST_STEPS = 40
@@ -123,11 +123,12 @@ class ManySolver:
             return Solved(bound, self._balanced(offers, found, self.known)[1])
         wanting, found = self._shared(offers, found)
         bound = max(bound, self._bound(found.prices, [*offers, *wanting], rows, floors))
-        payers = self._payers(wanting, found.prices)
+        payers = common_payers(wanting, found.prices)
+        looked = np.unique(np.concatenate([rows[close], *(some.rows for some in wanting)]))
         best, picked = self.known, None
         for _ in range(REPAIRS):
             # Who pays in full is dearer, so more nodes may be in the plan than at these prices.
-            sure = [some.that_pay(found.prices * 3 // 2) for some in self._offers(rows[close], payers)]
+            sure = [some.that_pay(found.prices * 3 // 2) for some in self._offers(looked, payers)]
             again = climb(sure, self.many, self.gpus, found.prices, self.known, FIRST_STEPS)
             key, made = self._balanced(sure, again, NEVER)
             if made is None:
@@ -164,6 +165,7 @@ class ManySolver:
     def _shared(self, offers: Sequence[Offers], found: Priced) -> tuple[list[Offers], Priced]:
         """The offers that matter, with jobs on several nodes charged to those that want them, and their prices."""
         wanting = [some.that_pay(found.prices * 5 // 4) for some in offers]
+        wanting += self._offers(partners(self.land, wanting, found.prices))
         best, known = found, [some.shares for some in wanting]
         for nth in range(SHIFTS):
             if not shifted(wanting, found.prices, 2 + nth):
@@ -174,18 +176,6 @@ class ManySolver:
         for some, shares in zip(wanting, known, strict=True):
             some.reprice(shares)
         return wanting, best
-
-    def _payers(self, offers: Sequence[Offers], prices: Ints) -> dict[int, int]:
-        """Jobs on several nodes that one node evicts for others, too, and that node's row."""
-        hit: dict[int, list[int]] = {}
-        used: dict[int, int] = {}
-        for some in offers:
-            hits, uses = some.touched(prices)
-            for node, column in zip(*(at.tolist() for at in np.nonzero(hits)), strict=True):
-                hit.setdefault(int(some.jobs[node, column]), []).append(int(some.rows[node]))
-            for job in some.jobs[uses].tolist():
-                used[job] = used.get(job, 0) + 1
-        return {job: rows[0] for job, rows in sorted(hit.items()) if len(rows) + used.get(job, 0) > 1}
 
     def _evicted(self, picked: Sequence[Picked]) -> dict[int, list[int]]:
         """Jobs on several nodes that are evicted, and the rows of the nodes that do so."""

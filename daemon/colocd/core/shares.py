@@ -9,7 +9,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from colocd.core.arrays import Bools, Ints
+from colocd.core.ground import Ground
 from colocd.core.offers import Offers
+
+
+def partners(land: Ground, offers: Sequence[Offers], prices: Ints) -> Ints:
+    """The further nodes of the jobs on several nodes that best offers evict or count on."""
+    known: set[int] = set()
+    found: set[int] = set()
+    for some in offers:
+        known.update(some.rows.tolist())
+        for number in some.jobs[np.logical_or(*some.touched(prices))].tolist():
+            job = land.index.jobs[number]
+            held = {} if job is None else job.gpus or {}
+            found.update(land.index.row[name] for name in held if name in land.index.row)
+    return np.array(sorted(found - known), dtype=np.int64)
+
+
+def common_payers(offers: Sequence[Offers], prices: Ints) -> dict[int, int]:
+    """Jobs on several nodes that one node's best offer evicts for others, too, and that node's row."""
+    hit: dict[int, list[int]] = {}
+    used: dict[int, int] = {}
+    for some in offers:
+        hits, uses = some.touched(prices)
+        for node, column in zip(*(at.tolist() for at in np.nonzero(hits)), strict=True):
+            hit.setdefault(int(some.jobs[node, column]), []).append(int(some.rows[node]))
+        for job in some.jobs[uses].tolist():
+            used[job] = used.get(job, 0) + 1
+    return {job: rows[0] for job, rows in sorted(hit.items()) if len(rows) + used.get(job, 0) > 1}
 
 
 def shifted(offers: Sequence[Offers], prices: Ints, part: int) -> bool:
