@@ -24,7 +24,7 @@ from colocd.core.service import ServiceSpec
 from colocd.core.shares import common_payers, partners, shifted
 from colocd.core.standings import decided, split
 
-FIRST_STEPS = 40
+FIRST_STEPS = 30
 """Prices that are tried on the first nodes."""
 SPARE = 16
 """Nodes for each kind of replica that are looked at first, beyond as many as there are replicas."""

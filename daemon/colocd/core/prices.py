@@ -14,7 +14,7 @@ import numpy as np
 from colocd.core.arrays import Ints
 from colocd.core.offers import Offers
 
-STEPS = 60
+STEPS = 50
 """Prices that are tried."""
 _RAISES = 12
 """Prices that are tried by raising all of them alike."""
