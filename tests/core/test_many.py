@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.core.test_relevant import crowd, gone
-from tests.helpers.views import AT, batch, service, view
+from tests.helpers.views import AT, SHAPES, batch, service, view
 
 from coloc_topology.fit import fit_table
 from colocd.core.actions import encode_plan
@@ -202,3 +202,19 @@ def test_a_best_effort_plan_that_misses_levels_is_left_as_it_is() -> None:
     v = view(*jobs, nodes=2, shape="pairs")
     joint = by_prices(v, [Want(spec, 2)])
     assert len(joint.spots[0]) == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 20), st.sampled_from(ASKED))
+@example(16, ((4, 3), (4, 2)))
+@example(14, ((1, 4), (2, 3), (4, 3)))
+def test_a_kind_of_node_on_which_nothing_pays(seed: int, asked: tuple[tuple[int, int], ...]) -> None:
+    """Nodes of two kinds, those of the second dear; a kind of which no node is worth looking at has no offers at all."""
+    v, rng = crowd(Random(seed), 12, wide=True), Random(seed)
+    shapes = {**v.shapes, "pairs": SHAPES["pairs"]}
+    nodes = tuple(msgspec.structs.replace(n, shape=rng.choice([n.shape, "pairs"])) for n in v.nodes)
+    dear = {n.name for n in nodes if n.shape == "pairs"}
+    jobs = tuple(msgspec.structs.replace(j, started=AT - 80_000) if dear & set(j.gpus or ()) else j for j in v.jobs)
+    v = msgspec.structs.replace(v, shapes=shapes, nodes=nodes, jobs=jobs)
+    wants = wanted(asked)
+    check(v, wants, by_prices(v, wants))

@@ -32,6 +32,14 @@ _COUNT = getattr(np, "bitwise_count", None)
 _COUNTS: Ints = np.array([i.bit_count() for i in range(1 << 16)], dtype=np.int64)
 
 
+def begins(*columns: Ints) -> Bools:
+    """Where a row of these columns, sorted, is another than the one before it: the first of each run of alike rows."""
+    found: Bools = np.ones(len(columns[0]), dtype=np.bool_)
+    if len(found):
+        found[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return found
+
+
 def others(new: Sequence[object], old: Sequence[object]) -> list[int]:
     """Where two sequences of one length do not hold the same object."""
     return list(compress(range(len(new)), map(is_not, new, old)))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from colocd.core.arrays import Ints
+from colocd.core.arrays import Ints, begins
 from colocd.core.offers import Table
 from colocd.core.search import NEVER
 
@@ -25,9 +25,9 @@ def chosen(table: Table, many: Ints, gpus: Sequence[int]) -> Ints | None:
     """The rows of the table that make up a plan, one for each node that does something; None: none was found."""
     if not len(table.node):
         return None
-    first = np.flatnonzero(np.concatenate([[True], table.node[1:] != table.node[:-1]]))
-    group = np.cumsum(np.concatenate([[0], table.node[1:] != table.node[:-1]]))
-    at = _exchanged(table, group, first, many, np.array(gpus, dtype=np.int64))
+    first = begins(table.node)
+    group = np.cumsum(first) - 1
+    at = _exchanged(table, group, np.flatnonzero(first), many, np.array(gpus, dtype=np.int64))
     found = _combined(table, group, at, many - table.vectors[at].sum(axis=0))
     return None if found is None else found[table.vectors[found].any(axis=1)]
 

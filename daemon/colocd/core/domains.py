@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from colocd.core.arrays import Bools, Ints
+from colocd.core.arrays import Bools, Ints, begins
 from colocd.core.branch import Asked, Branches, Budget, Way
 from colocd.core.search import NEVER
 
@@ -112,7 +112,7 @@ def _sums(codes: Ints, keys: Ints, wanted: int, many: int) -> Ints:
         return out
     rows = rows[np.lexsort((keys[rows], codes[rows]))]
     mine = codes[rows]
-    starts = np.flatnonzero(np.concatenate([[True], mine[1:] != mine[:-1]]))
+    starts = np.flatnonzero(begins(mine))
     sizes = np.diff(np.concatenate([starts, [len(mine)]]))
     nth = np.arange(len(mine)) - np.repeat(starts, sizes)
     totals = np.add.reduceat(np.where(nth < wanted, keys[rows], 0), starts)

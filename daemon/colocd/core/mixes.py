@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 
+from coloc_topology.shape import bits
 from colocd.core.search import NodeSearch
 
 Vector = tuple[int, ...]
@@ -68,12 +69,7 @@ class Mixes:
         key = (room, -1 if at is None else at)
         found = self._grown.get(key)
         if found is None:
-            inside, found, nth = self.fits(room) & able, [], 0
-            while inside:
-                if inside & 1:
-                    found.append((nth + step, self.totals[nth]))
-                inside >>= 1
-                nth += 1
+            found = [(nth + step, self.totals[nth]) for nth in bits(self.fits(room) & able)]
             if len(self._grown) >= MOST_ROOMS:
                 self._grown.clear()
             self._grown[key] = found
@@ -88,12 +84,7 @@ class Mixes:
             smaller = 0
             for step, able in self._more:
                 smaller |= (inside >> step) & able
-            bits, found, nth = inside & ~smaller, [], 0
-            while bits:
-                if bits & 1:
-                    found.append(nth)
-                bits >>= 1
-                nth += 1
+            found = list(bits(inside & ~smaller))
             if len(self._largest) >= MOST_ROOMS:
                 self._largest.clear()
             self._largest[key] = found

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from colocd.core.arrays import Bools, Ints
+from colocd.core.arrays import Bools, Ints, begins
 from colocd.core.mixes import Mixes
 from colocd.core.search import MISSED_SHIFT, NEVER, NodeSearch
 from colocd.core.standings import MOST_SHARED, Standings
@@ -69,6 +69,7 @@ class Offers:
         # What is beside a start depends on the service and on the room that is left only: few pairs in all.
         met: Bools = np.zeros((len(searches) + 1) << self._shift, dtype=np.bool_)
         met[every[self._keys < _DEAR]] = True
+        met[0] = True  # Nothing beside nothing, so there is a pair also where no node can do what it has to.
         self._pairs: list[int] = np.flatnonzero(met).tolist()
         self._pair: Ints = np.maximum(np.cumsum(met) - 1, 0)[every]
         self._largest = self._lists([mix.largest(*self._split(pair)) for pair in self._pairs])
@@ -120,7 +121,7 @@ class Offers:
     @property
     def _alone(self) -> Ints:
         """The standing of each node in which nobody evicts its jobs from elsewhere: the first one."""
-        return np.flatnonzero(np.concatenate([[True], np.diff(self._standings.node) != 0]))
+        return np.flatnonzero(begins(self._standings.node))
 
     def _split(self, pair: int) -> tuple[int, int | None]:
         at = pair >> self._shift
@@ -145,7 +146,7 @@ class Offers:
         nth = np.arange(len(column))
         if len(nth) > len(self.rows):
             order = np.lexsort((least, self._standings.node))
-            nth = order[np.concatenate([[True], np.diff(self._standings.node[order]) != 0])]
+            nth = order[begins(self._standings.node[order])]
         return over, least[nth], nth, column[nth]
 
     def best(self, prices: Ints) -> tuple[Ints, Ints]:
@@ -205,8 +206,7 @@ class Offers:
         key = np.concatenate([np.zeros_like(idle), key])
         order = np.lexsort((column, gap, number, node))
         node, number = node[order], number[order]
-        first = np.ones(len(order), dtype=np.bool_)
-        first[1:] = (node[1:] != node[:-1]) | (number[1:] != number[:-1])
+        first = begins(node, number)
         some = order[first]
         node, number, gap, column = node[first], number[first], gap[some], column[some]
         again = np.lexsort((number, gap, node))
