@@ -20,6 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.clusters import full, service
+from bench.told import tell
 
 from colocd.core.ground import Ground
 from colocd.core.index import PlannerIndex
@@ -123,10 +124,7 @@ def main() -> None:
             within = sum(1 for row in rows if row["above_bound"] is not None and row["above_bound"] <= 1.02)
             result[f"{nodes}-{shape}"] = {"instances": len(rows), "within_2_percent_of_the_bound": within, **found}
             sys.stderr.write(json.dumps({f"{nodes}-{shape}": result[f"{nodes}-{shape}"]}) + "\n")
-    text = json.dumps(result, indent=2) + "\n"
-    if options.json:
-        options.json.write_text(text)
-    sys.stdout.write(text)
+    tell(result, options.json)
 
 
 if __name__ == "__main__":

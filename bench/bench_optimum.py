@@ -31,6 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.clusters import SHAPES, full, service
 from bench.optimum import Answer, optimum, optimum_group
+from bench.told import tell
 
 from coloc_topology.fit import fit_table
 from coloc_topology.shape import Level
@@ -196,10 +197,7 @@ def main() -> None:
             "planner_ms": marks(rows, "ms"), "cp_sat_s": marks(rows, "theirs_s"), "cp_sat_solving_s": marks(rows, "solving_s"),
         }  # fmt: skip
         sys.stderr.write(json.dumps({kind: result[kind]}) + "\n")
-    text = json.dumps(result, indent=2) + "\n"
-    if options.json:
-        options.json.write_text(text)
-    sys.stdout.write(text)
+    tell(result, options.json)
 
 
 if __name__ == "__main__":

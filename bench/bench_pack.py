@@ -18,6 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.clusters import SHAPES
 from bench.pack_sim import Kind, Outcome, Sim, Tide
+from bench.told import tell
 
 from colocd.core import fill
 from colocd.core.arrays import Ints
@@ -95,10 +96,7 @@ def main() -> None:
             }
         )  # fmt: skip
         sys.stderr.write(json.dumps(found[-1]) + "\n")
-    text = json.dumps(found, indent=2) + "\n"
-    if options.json:
-        options.json.write_text(text)
-    sys.stdout.write(text)
+    tell(found, options.json)
 
 
 if __name__ == "__main__":

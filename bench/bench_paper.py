@@ -10,7 +10,6 @@ Hit: the GPUs that the preemptor gets lie in one NUMA node (1 and 2 GPUs), one s
 """
 
 import argparse
-import json
 import random
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.clusters import AT, SHAPES, service
 from bench.paper_arms import ARMS, NUMA, SOCKETS, Node, Pick, Running, lowest, spans
+from bench.told import tell
 
 from colocd.clock import SystemClock
 from colocd.core import view as v
@@ -212,10 +212,7 @@ def main() -> None:
             rows = [run(arm, seed, mix, options.preemptions // 5, refill=True) for seed in range(options.sweep_seeds)]
             sweep.setdefault(name, {})[arm] = summary(rows)
     result["sweep"] = sweep
-    text = json.dumps(result, indent=2) + "\n"
-    if options.json:
-        options.json.write_text(text)
-    sys.stdout.write(text)
+    tell(result, options.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ longest of them only. Under five minutes on two cores; the times on the clock ar
 
 import argparse
 import gc
-import json
 import platform
 import random
 import sys
@@ -24,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.clusters import full, later, service
+from bench.told import tell
 
 from colocd.clock import SystemClock
 from colocd.core.actions import Release
@@ -165,10 +165,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}",
         "cases": cases_found,
     }
-    text = json.dumps(found, indent=2) + "\n"
-    if options.json:
-        options.json.write_text(text)
-    sys.stdout.write(text)
+    tell(found, options.json)
 
 
 if __name__ == "__main__":
