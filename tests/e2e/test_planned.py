@@ -82,11 +82,11 @@ def test_a_foreseen_peak(clean_cluster: PrivateCluster) -> None:
         for h in reclaims:
             assert h.why.startswith("a replica more is foreseen to be needed")
             assert (h.state, h.data["emergency"]) == ("released", False)
-            # Right after its own checkpoint (told in whole seconds), where any other moment costs up to EVERY. One that was due
-            # and did not come until the latest moment counts as well: it comes, and is told, up to a second later than foreseen.
-            late += [(h.data["told_at"] - saved[ref]) % EVERY for ref in h.victims]
-        # A busy machine may tell one late; blind moments would lie anywhere between two checkpoints.
-        assert min(late) < 3.0, (reclaims, saved)
+            # Right after its own checkpoint (told in whole seconds), where any other moment costs up to EVERY.
+            late += [h.data["told_at"] - saved[ref] for ref in h.victims]
+        # A busy machine may tell one late; blind moments would lie anywhere between two checkpoints. One that was due, and comes
+        # up to a second later than whole seconds foretell, may just miss the latest moment.
+        assert any(t < 3.0 or EVERY <= t < EVERY + 1.0 for t in late), (late, reclaims, saved)
 
         # The queue and the story of a victim, as its user reads them.
         def queued() -> bool:

@@ -36,10 +36,10 @@ def clear(tools: Tools, h: Handover, keep: str = "") -> bool:
 
 def _fence_stays(tools: Tools, h: Handover) -> bool:
     """Nothing of the handover can start any more, and its fence has been in use by ended jobs for too long."""
-    if any(job.state in placing.ALIVE for jobs in placing.own_jobs(tools, h) for job in jobs.values()):
-        return False
     tried = [i.at for i in tools.store.intents(handover=h.id) if i.kind == "unfence"]
-    return bool(tried) and tools.clock.now() - min(tried) >= IN_USE
+    if not tried or tools.clock.now() - min(tried) < IN_USE:
+        return False
+    return not any(job.state in placing.ALIVE for jobs in placing.own_jobs(tools, h) for job in jobs.values())
 
 
 def end(tools: Tools, h: Handover) -> Handover:
