@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LIVE = ("tests/e2e/", "tests/slurm/")
+LIVE = ("tests/e2e/", "tests/slurm/", "tests/cli/test_live_", "tests/make_demo/test_site.py")
 MOST = 3
 """So many failures at once are no accident of the machine."""
 
